@@ -1,0 +1,1 @@
+"""Where records come from: one protocol, one module per kind of log."""

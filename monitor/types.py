@@ -1,0 +1,292 @@
+"""The nouns that flow through Bellwether, from a record of the log to the reading of a window: frozen, typed, free of I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, NewType, Protocol
+
+MINUTE_MS: Final = 60_000
+"""One bucket is one minute of received time."""
+
+SCORE_UNIT: Final = 10_000
+"""Scores are summed as integers of 1/10,000, so that no order of additions changes a sum."""
+
+Milliseconds = NewType("Milliseconds", int)
+"""A moment (since the Unix epoch, UTC) or a duration, in whole milliseconds."""
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """One ordered log: a Kafka topic partition, or a tailed file (number 0)."""
+
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a source hands over: the bytes of one message and where they stood.
+
+    `next_offset` is where reading goes on after this record: `offset + 1` in Kafka, the byte after the line's end in a file.
+    `time_ms` is the log's own timestamp, or the moment of arrival where the log keeps none.
+    """
+
+    partition: Partition
+    offset: int
+    next_offset: int
+    time_ms: int
+    value: bytes | None
+    key: bytes | None = None
+
+
+# --- documents ---------------------------------------------------------------------------------
+
+
+class RejectReason(StrEnum):
+    """Why a record became a dead letter. A fixed vocabulary, because it labels a metric."""
+
+    TOMBSTONE = "tombstone"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    TOO_DEEP = "too_deep"
+    NOT_AN_OBJECT = "not_an_object"
+    WRONG_TYPE = "wrong_type"
+    MISSING_ID = "missing_id"
+    MISSING_TEXT = "missing_text"
+    FORBIDDEN_CHARACTER = "forbidden_character"
+    BAD_TIME = "bad_time"
+    UNSUPPORTED_VERSION = "unsupported_version"
+
+
+class PublicationStatus(StrEnum):
+    """IPTC ninjs `pubstatus`: may the text be used, is it held back, was it withdrawn."""
+
+    USABLE = "usable"
+    WITHHELD = "withheld"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A decoded piece of news.
+
+    `received_ms` is the time all windows run on: the record's own time, made monotone within its partition.
+    `published_ms` is the publisher's claim, clamped to the received time when it lies in the future (`clamped`).
+    `stale` documents were published longer before they were received than the configured limit: scored, stored, not counted.
+    `entities` are the ids of the watched entities that the text names, in order of first mention.
+    """
+
+    partition: Partition
+    offset: int
+    next_offset: int
+    received_ms: int
+    uri: str
+    version: str
+    headline: str
+    body: str
+    language: str
+    source: str
+    status: PublicationStatus
+    published_ms: int | None
+    stale: bool = False
+    clamped: bool = False
+    entities: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Headline and body as one text, as the classifier and the watch list read it."""
+        if self.headline and self.body:
+            return f"{self.headline}\n{self.body}"
+        return self.headline or self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that is no document: one dead letter, with its position, its reason and a bounded copy of its bytes.
+
+    `received_ms` is the record's time made monotone within its partition, as in `Document`.
+    `excerpt` is at most the configured number of bytes of the value; `size` is the full length.
+    `detail` is one plain sentence for a person; it never repeats more of the text than a field name.
+    """
+
+    partition: Partition
+    offset: int
+    next_offset: int
+    received_ms: int
+    reason: RejectReason
+    detail: str
+    excerpt: bytes
+    size: int
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+Sentiment = Literal["negative", "neutral", "positive"]
+SENTIMENTS: Final[tuple[Sentiment, ...]] = ("negative", "neutral", "positive")
+
+Tone = Literal["negative", "neutral", "positive", "uncertain"]
+TONES: Final[tuple[Tone, ...]] = ("negative", "neutral", "positive", "uncertain")
+"""What a document is counted as: its sentiment, or "uncertain" where the model is not sure enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The classifier's two answers about one text.
+
+    The probabilities stand in the order of the classifier's `Labels`; each tuple sums to 1.
+    `topic` and `sentiment` are the most probable labels; the flags say that they are below the model's own limits.
+    """
+
+    topic: str
+    topic_probabilities: tuple[float, ...]
+    topic_uncertain: bool
+    sentiment: Sentiment
+    sentiment_probabilities: tuple[float, float, float]
+    sentiment_uncertain: bool
+
+    @property
+    def tone(self) -> Tone:
+        """The class that this document is counted in."""
+        return "uncertain" if self.sentiment_uncertain else self.sentiment
+
+    @property
+    def score(self) -> float:
+        """P(positive) - P(negative), from -1 to 1."""
+        return self.sentiment_probabilities[2] - self.sentiment_probabilities[0]
+
+    @property
+    def score_units(self) -> int:
+        """`score` as an integer number of 1/`SCORE_UNIT`."""
+        return round(self.score * SCORE_UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A document with the classifier's answers."""
+
+    document: Document
+    prediction: Prediction
+
+
+# --- series, counts, readings ------------------------------------------------------------------
+
+
+class SeriesKind(StrEnum):
+    """What a series follows: everything, one topic, or one watched entity."""
+
+    ALL = "all"
+    TOPIC = "topic"
+    ENTITY = "entity"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Series:
+    """One line on a chart: everything, a topic by its label, an entity by its id."""
+
+    kind: SeriesKind
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" if self.name else str(self.kind)
+
+
+ALL_SERIES: Final = Series(SeriesKind.ALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What happened to one series in one minute or one window: whole numbers, added, never taken back.
+
+    `stories` and `copies` are numbers per tone in the order of `TONES`. A story counts once per series, with the tone of the copy
+    that first named the series; every later document of the story is a copy. `score_units` sums the stories' scores.
+    """
+
+    stories: tuple[int, int, int, int] = (0, 0, 0, 0)
+    copies: tuple[int, int, int, int] = (0, 0, 0, 0)
+    score_units: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        a, b, c, d = self.stories
+        e, f, g, h = other.stories
+        i, j, k, m = self.copies
+        n, o, p, q = other.copies
+        return Count((a + e, b + f, c + g, d + h), (i + n, j + o, k + p, m + q), self.score_units + other.score_units)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The count of one series in one minute, as seen by one partition. `minute_ms` is the minute's beginning."""
+
+    partition: Partition
+    minute_ms: int
+    series: Series
+    count: Count
+
+
+class Metric(StrEnum):
+    """What a rule may compare. Shares and the mean score are undefined in a window without stories."""
+
+    NEGATIVE_SHARE = "negative_share"
+    NEGATIVE_STORIES = "negative_stories"
+    STORIES = "stories"
+    MEAN_SCORE = "mean_score"
+    UNCERTAIN_SHARE = "uncertain_share"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a window [from_ms, until_ms) of one series says."""
+
+    series: Series
+    from_ms: int
+    until_ms: int
+    count: Count
+
+    @property
+    def stories(self) -> int:
+        """Distinct stories of every tone."""
+        return sum(self.count.stories)
+
+    @property
+    def copies(self) -> int:
+        """Further documents of stories already counted."""
+        return sum(self.count.copies)
+
+    def value(self, metric: Metric) -> float | None:
+        """The metric's value; None where it is undefined (a share or a mean of no stories)."""
+        negative, _, _, uncertain = self.count.stories
+        stories = self.stories
+        match metric:
+            case Metric.STORIES:
+                return float(stories)
+            case Metric.NEGATIVE_STORIES:
+                return float(negative)
+            case _ if stories == 0:
+                return None
+            case Metric.NEGATIVE_SHARE:
+                return negative / stories
+            case Metric.UNCERTAIN_SHARE:
+                return uncertain / stories
+            case Metric.MEAN_SCORE:
+                return self.count.score_units / (SCORE_UNIT * stories)
+
+
+class Readings(Protocol):
+    """Where rules read: the windows of every series, and the number of sources behind them."""
+
+    def reading(self, series: Series, window_ms: int, until_ms: int) -> Reading:
+        """The count of `series` in [until_ms - window_ms, until_ms). Both are whole minutes."""
+
+    def counted(self, kind: SeriesKind, window_ms: int, until_ms: int) -> list[Series]:
+        """The series of one kind with at least one story or copy in the window, sorted."""
+
+    def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
+        """Distinct sources of the documents (stories and copies) that the window counts."""

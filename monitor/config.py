@@ -192,14 +192,14 @@ class TimeSettings(Section):
     idle_after: Duration = timedelta(seconds=10)
     """A partition confirmed to be at its end for this long no longer holds the watermark back."""
     blind_after: Duration = timedelta(minutes=30)
-    """Without any record for this long the feed is blind: nothing fires, nothing resolves."""
+    """Without any counted document for this long the feed is blind: nothing fires, nothing resolves."""
 
 
 class StoreSettings(Section):
     """Where counts, positions, incidents and the outbox are kept."""
 
-    url: SecretStr = SecretStr("sqlite:///bellwether.db")
-    """An SQLAlchemy URL."""
+    url: SecretStr | None = None
+    """An SQLAlchemy URL; unset: `sqlite:///bellwether.db` in the working folder."""
     url_file: Path | None = None
     """A file that holds the URL."""
     keep_documents: Duration = timedelta(days=14)
@@ -210,6 +210,17 @@ class StoreSettings(Section):
     """Dead letters older than this are pruned."""
     keep_deliveries: Duration = timedelta(days=30)
     """Finished deliveries older than this are pruned."""
+
+    @model_validator(mode="after")
+    def _one_url(self) -> Self:
+        if self.url is not None and self.url_file is not None:
+            raise ValueError("url and url_file exclude each other")
+        return self
+
+    def database_url(self) -> str:
+        """The URL to open, with whatever password it holds. Raises ConfigurationError when its file cannot be read."""
+        secret = read_secret(self.url, self.url_file)
+        return "sqlite:///bellwether.db" if secret is None else secret.get_secret_value()
 
 
 class ReceiverSettings(Section):

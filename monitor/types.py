@@ -260,6 +260,11 @@ class Reading:
         """Further documents of stories already counted."""
         return sum(self.count.copies)
 
+    @property
+    def documents(self) -> int:
+        """Stories and copies."""
+        return self.stories + self.copies
+
     def value(self, metric: Metric) -> float | None:
         """The metric's value; None where it is undefined (a share or a mean of no stories)."""
         negative, _, _, uncertain = self.count.stories

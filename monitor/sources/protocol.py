@@ -62,6 +62,10 @@ class Source(Protocol):
     def assignment(self) -> Assignment:
         """The partitions that are ours now. Never blocks."""
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether there will never be another record: a file that is read to its end and not followed. A log has no such end."""
+
     def identity(self, partition: Partition) -> str:
         """What tells this log from another under the same name (a topic's id, a file's beginning); "" where nothing does.
 
@@ -73,6 +77,12 @@ class Source(Protocol):
 
         Records already fetched from elsewhere are dropped. If the log is another one by now, or no longer holds `offset`, the
         next poll says so with an `Interruption` and goes on at the earliest record that exists.
+        """
+
+    def positions(self) -> Mapping[Partition, int]:
+        """Where the next poll reads on, for each assigned partition where that is known. Never blocks.
+
+        It can lie beyond the last record that was polled: a log may end with what is no record (markers of a transaction).
         """
 
     def end_offsets(self) -> Mapping[Partition, int]:

@@ -1,0 +1,108 @@
+"""Stream time in, incidents out: every minute that the watermark has passed is judged once, and saved with what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from alerts.judge import Judge
+from alerts.outbox import plan
+from alerts.types import AlertState, Evaluation
+from alerts.webhook import Receiver
+from monitor.metrics import Metrics
+from monitor.store.incidents import Incidents
+from monitor.types import ALL_SERIES, MINUTE_MS, Series
+from monitor.windows import Windows
+
+log = structlog.get_logger(__name__)
+
+_MINUTES_A_TRANSACTION: Final = 1_440
+
+
+@dataclass(slots=True)
+class Judging:
+    """Judges minute after minute of stream time.
+
+    `reach_ms` is the longest window that a rule reads; `blind_after_ms` how long without a counted document makes the feed blind.
+    `announce` is called after deliveries were saved.
+    """
+
+    judge: Judge
+    incidents: Incidents
+    windows: Windows
+    receivers: Sequence[Receiver]
+    reach_ms: int
+    blind_after_ms: int
+    metrics: Metrics
+    wall_ms: Callable[[], int]
+    announce: Callable[[], None]
+    evaluated_until_ms: int | None = None
+    states: dict[tuple[str, Series], AlertState] = field(default_factory=dict)
+    blind: bool = False
+
+    def restore(self) -> None:
+        """Reads how far time was judged and how the rules stood then. Raises StoreUnavailable."""
+        self.evaluated_until_ms = self.incidents.evaluated_until_ms()
+        self.states = self.incidents.states()
+
+    def advance(self, watermark_ms: int) -> int:
+        """Judges every whole minute up to `watermark_ms` that was not judged yet; how many.
+
+        Raises StoreUnavailable, and then has judged nothing that it did not save.
+        """
+        until_ms = watermark_ms - watermark_ms % MINUTE_MS
+        if self.evaluated_until_ms is None:
+            first_ms = self.windows.next_counted_minute(-1)
+            self.evaluated_until_ms = until_ms if first_ms is None else min(first_ms, until_ms)
+        judged = 0
+        while self.evaluated_until_ms < until_ms:
+            judged += self._judge_some(self.evaluated_until_ms, until_ms)
+        return judged
+
+    def _judge_some(self, from_ms: int, until_ms: int) -> int:
+        """Judges a bounded number of minutes after `from_ms` and saves them in one transaction; how many."""
+        states = dict(self.states)
+        evaluations: list[Evaluation] = []
+        at_ms, judged = from_ms, 0
+        while at_ms < until_ms and judged < _MINUTES_A_TRANSACTION:
+            at_ms = self._next_minute(at_ms, until_ms, quiet=not states)
+            self.blind = self._is_blind(at_ms)
+            evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind)
+            for key, state in evaluation.states.items():
+                if state is None:
+                    states.pop(key, None)
+                else:
+                    states[key] = state
+            if evaluation.states or evaluation.changes:
+                evaluations.append(evaluation)
+            judged += 1
+        changes = [change for evaluation in evaluations for change in evaluation.changes]
+        deliveries = plan(changes, self.receivers, self.judge.rules, self.wall_ms())
+        self.incidents.save(evaluations, deliveries, at_ms)
+        self.evaluated_until_ms, self.states = at_ms, states
+        self.metrics.evaluations.inc(judged)
+        for change in changes:
+            now = change.incident
+            self.metrics.incidents.labels(now.rule, change.kind).inc()
+            log.info(f"incident.{change.kind}", incident=now.incident_id, rule=now.rule, series=str(now.series), at_ms=change.at_ms)
+        if deliveries:
+            self.announce()
+        return judged
+
+    def _next_minute(self, at_ms: int, until_ms: int, *, quiet: bool) -> int:
+        """The minute to judge after `at_ms`: the very next, unless nothing is pending or firing and no window holds a document.
+
+        Then nothing can happen before the next counted document, however many years that is away.
+        """
+        if quiet:
+            counted_ms = self.windows.next_counted_minute(at_ms - self.reach_ms)
+            if counted_ms is None:
+                return until_ms
+            return min(max(at_ms, counted_ms) + MINUTE_MS, until_ms)
+        return at_ms + MINUTE_MS
+
+    def _is_blind(self, at_ms: int) -> bool:
+        return self.windows.reading(ALL_SERIES, self.blind_after_ms, at_ms).documents == 0

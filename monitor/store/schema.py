@@ -1,0 +1,213 @@
+"""The tables, once, for SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table, Text
+
+SCHEMA_VERSION: Final = 1
+"""Raised with every change of a table; a database of another version is refused with a sentence that says what to do."""
+
+NO_POSITION: Final = -1
+"""`next_offset` of a partition that was claimed and never read."""
+
+metadata: Final = MetaData()
+
+# SQLite numbers rows by itself only for its own INTEGER.
+_RowNumber = BigInteger().with_variant(Integer(), "sqlite")
+
+meta: Final = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+log_partition: Final = Table(
+    "log_partition",
+    metadata,
+    Column("topic", String(255), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("owner", String(255), nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("time_ms", BigInteger),
+    Column("consumed", BigInteger, nullable=False, default=0),
+    Column("counted", BigInteger, nullable=False, default=0),
+    Column("stale", BigInteger, nullable=False, default=0),
+    Column("duplicate", BigInteger, nullable=False, default=0),
+    Column("rejected", BigInteger, nullable=False, default=0),
+)
+
+interruption: Final = Table(
+    "interruption",
+    metadata,
+    Column("id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("topic", String(255), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("expected_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("found_at_ms", BigInteger, nullable=False),
+)
+
+bucket: Final = Table(
+    "bucket",
+    metadata,
+    Column("minute_ms", BigInteger, primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("topic", String(255), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("stories_negative", Integer, nullable=False),
+    Column("stories_neutral", Integer, nullable=False),
+    Column("stories_positive", Integer, nullable=False),
+    Column("stories_uncertain", Integer, nullable=False),
+    Column("copies_negative", Integer, nullable=False),
+    Column("copies_neutral", Integer, nullable=False),
+    Column("copies_positive", Integer, nullable=False),
+    Column("copies_uncertain", Integer, nullable=False),
+    Column("score_units", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+story: Final = Table(
+    "story",
+    metadata,
+    Column("story_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_received_ms", BigInteger, nullable=False, index=True),
+    Column("last_received_ms", BigInteger, nullable=False),
+    Column("documents", Integer, nullable=False),
+    Column("shingles", LargeBinary, nullable=False),
+    Column("keys", LargeBinary, nullable=False),
+    Column("series", Text, nullable=False),
+)
+
+document: Final = Table(
+    "document",
+    metadata,
+    Column("document_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("topic", String(255), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("published_ms", BigInteger),
+    Column("uri", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("source", String(255), nullable=False),
+    Column("language", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("headline", Text, nullable=False),
+    Column("entities", Text, nullable=False),
+    Column("standing", String(16), nullable=False),
+    Column("story_id", BigInteger),
+    Column("label", String(255), nullable=False),
+    Column("tone", String(16), nullable=False),
+    Column("score_units", Integer, nullable=False),
+    Column("model", String(64), nullable=False),
+    Index("document_received", "received_ms"),
+    Index("document_story", "story_id"),
+)
+
+mention: Final = Table(
+    "mention",
+    metadata,
+    Column("entity", String(64), primary_key=True),
+    Column("received_ms", BigInteger, primary_key=True),
+    Column("document_key", BigInteger, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+dead_letter: Final = Table(
+    "dead_letter",
+    metadata,
+    Column("id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("topic", String(255), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("reason", String(32), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("excerpt", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("replayed_at_ms", BigInteger),
+    Index("dead_letter_received", "received_ms"),
+)
+
+alert_state: Final = Table(
+    "alert_state",
+    metadata,
+    Column("rule", String(255), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("phase", String(16), nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("clear_since_ms", BigInteger),
+    Column("unknown_since_ms", BigInteger),
+    Column("incident_id", String(64)),
+)
+
+incident: Final = Table(
+    "incident",
+    metadata,
+    Column("incident_id", String(64), primary_key=True),
+    Column("rule", String(255), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("opened_at_ms", BigInteger, nullable=False),
+    Column("resolved_at_ms", BigInteger),
+    Column("resolve_reason", String(32)),
+    Column("summary", Text, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("annotations", Text, nullable=False),
+    Column("reading", Text),
+    Index("incident_opened", "opened_at_ms"),
+)
+
+incident_change: Final = Table(
+    "incident_change",
+    metadata,
+    Column("incident_id", String(64), primary_key=True),
+    Column("sequence", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("reading", Text),
+)
+
+judgement: Final = Table(
+    "judgement",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("evaluated_until_ms", BigInteger, nullable=False),
+)
+
+delivery: Final = Table(
+    "delivery",
+    metadata,
+    Column("delivery_id", String(128), primary_key=True),
+    Column("receiver", String(64), nullable=False),
+    Column("incident_id", String(64), nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("last_result", String(32)),
+    Column("last_status_code", Integer),
+    Column("last_detail", Text),
+    Column("finished_at_ms", BigInteger),
+    Index("delivery_due", "status", "due_at_ms"),
+    Index("delivery_incident", "receiver", "incident_id", "sequence"),
+)
+
+receiver_state: Final = Table(
+    "receiver_state",
+    metadata,
+    Column("receiver", String(64), primary_key=True),
+    Column("disabled_at_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)

@@ -1,0 +1,129 @@
+"""The tables of the README, written from the code: `python -m tests.readme` renews them, and a test holds the file to them."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import typer
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from alerts.types import Severity
+from monitor.cli import app
+from monitor.config import Settings
+from monitor.decode import wire_schema
+from monitor.metrics import Metrics
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def cell(text: str) -> str:
+    """Text as the cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def model_of(field: FieldInfo) -> tuple[type[BaseModel] | None, str]:
+    """The section that a field holds, if it holds one, and how its items are addressed."""
+    annotation: Any = field.annotation
+    if get_origin(annotation) is tuple:
+        item = get_args(annotation)[0]
+        if isinstance(item, type) and issubclass(item, BaseModel):
+            return item, "[]"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    return None, ""
+
+
+def default_text(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*required*"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "–"
+    if hasattr(value, "total_seconds"):
+        seconds = value.total_seconds()
+        for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+            if seconds >= 2 * size and seconds % size == 0 or (unit == "s" and seconds >= 1):
+                return f"`{seconds / size:g}{unit}`"
+        return f"`{seconds * 1000:g}ms`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`"
+
+
+def settings_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
+    rows = []
+    for name, field in model.model_fields.items():
+        inner, suffix = model_of(field)
+        if inner is not None:
+            rows += settings_rows(inner, f"{prefix}{name}{suffix}.")
+        else:
+            rows.append([f"`{prefix}{name}`", default_text(field), field.description or ""])
+    return rows
+
+
+def commands_table() -> str:
+    rows = []
+
+    def collect(command: Any, path: str) -> None:
+        if hasattr(command, "commands") and command.commands:
+            if path and command.invoke_without_command:
+                rows.append([f"`bellwether {path}`", command.help.splitlines()[0]])
+            for name, inner in sorted(command.commands.items()):
+                collect(inner, f"{path} {name}".strip())
+        else:
+            rows.append([f"`bellwether {path}`", command.help.splitlines()[0]])
+
+    collect(typer.main.get_command(app), "")
+    return table(["command", "what it does"], rows)
+
+
+def metrics_table() -> str:
+    registry = CollectorRegistry()
+    Metrics(registry, [("rule", Severity.WARNING)], ["receiver"])
+    rows = []
+    for family in sorted(registry.collect(), key=lambda family: family.name):
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        rows.append([f"`{family.name}{suffix}`", family.type, ", ".join(f"`{label}`" for label in labels), family.documentation])
+    return table(["metric", "type", "labels", "what it says"], rows)
+
+
+def wire_table() -> str:
+    schema = wire_schema()
+    required = set(schema["required"])
+    rows = []
+    for name, field in schema["properties"].items():
+        kind = field.get("type", "")
+        kind = " or ".join(kind) if isinstance(kind, list) else kind
+        rows.append([f"`{name}`", kind, "yes" if name in required else "", field["description"]])
+    return table(["field", "type", "required", "meaning"], rows)
+
+
+TABLES = {
+    "commands": commands_table,
+    "settings": lambda: table(["key", "default", "meaning"], settings_rows(Settings)),
+    "metrics": metrics_table,
+    "wire": wire_table,
+}
+
+
+def renewed(text: str) -> str:
+    """The README with every table as the code has it."""
+    for name, write in TABLES.items():
+        begin, end = f"<!-- {name}: written by `python -m tests.readme` -->", f"<!-- end of {name} -->"
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{write()}\n{end}", text, flags=re.DOTALL)  # noqa: B023
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")

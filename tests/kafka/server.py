@@ -1,4 +1,4 @@
-"""A real Apache Kafka (one node, KRaft) on free loopback ports: jars by Maven, started, stopped, killed and restarted by process id.
+"""A real Apache Kafka (one node, KRaft) on free loopback ports: jars by Maven; started, stopped and killed by process id.
 
 `python -m tests.kafka.server prepare` fetches the jars.
 """

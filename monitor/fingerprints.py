@@ -59,18 +59,21 @@ _DATELINE: Final = re.compile(
     r"[^()\n]{0,60}\((?:reuters|ap|afp|dpa|efe|ani|pti|xinhua|bloomberg|dow jones|路透)\)\s*(?:[-\u2010-\u2015]+\s*)?"
 )
 _CREDITS: Final = re.compile(
-    r"[(\u00a9](?:(?<=\()(?:(?:additional |further )?(?:reporting|writing|editing|compiled|translated) by\b|编译|审校|记者|责任编辑|编辑|c\))"
-    r"|(?<=\u00a9)\s?\d{4}\b)"
+    r"[(\u00a9](?:(?<=\()(?:(?:additional |further )?(?:reporting|writing|editing|compiled|translated) by\b|c\)"
+    r"|编译|审校|记者|责任编辑|编辑)|(?<=\u00a9)\s?\d{4}\b)"
 )
 _AGENCIES: Final = frozenset(
-    """reuters|thomson reuters|bloomberg|bloomberg.com|ap|ap news|associated press|the associated press|afp|dow jones|cnbc|marketwatch
-    |wsj|the wall street journal|ft|financial times|bbc news|bbc|xinhua|yahoo finance|yahoo! finance|msn|seeking alpha|pr newswire
-    |business wire|globenewswire|路透|新华社|新浪财经|东方财富网""".replace("\n    ", "").split("|")
+    """reuters|thomson reuters|bloomberg|bloomberg.com|ap|ap news|associated press|the associated press|afp|dow jones|cnbc|wsj|ft
+    |marketwatch|the wall street journal|financial times|bbc news|bbc|xinhua|yahoo finance|yahoo! finance|msn|seeking alpha
+    |pr newswire|business wire|globenewswire|路透|新华社|新浪财经|东方财富网""".replace("\n    ", "").split("|")
 )
 _STOP_WORDS: Final = frozenset(
-    """a an and are as at be been but by for from had has have he her his in into is it its may of off on or over say says said she
-    source sources report reports reported shares stock that the their they this to up was were which who will with would pct percent
-    cent per after amid""".split()
+    re.findall(
+        r"\w+",
+        """a an and are as at be been but by for from had has have he her his in into is it its may of off on or over say says said
+        she source sources report reports reported shares stock that the their they this to up was were which who will with would
+        pct percent cent per after amid""",
+    )
 )
 _WEEKDAYS: Final = frozenset(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"))
 

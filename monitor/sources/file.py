@@ -8,19 +8,14 @@ from typing import Final
 
 from monitor.config import FileSettings
 from monitor.errors import SourceUnavailable
-from monitor.sources.document_time import document_time_ms
 from monitor.sources.lines import Line, Lines
 from monitor.sources.protocol import Assignment, Interruption, InterruptionKind, Polled
 from monitor.sources.tail import LOOK_AGAIN_S, Feed, Pipe, TailedFile
+from monitor.sources.times import document_time_ms, wall_clock_ms
 from monitor.types import Partition, Record
 
 MAX_RECORDS: Final = 2_000
 MAX_BYTES: Final = 4_194_304
-
-
-def wall_clock_ms() -> int:
-    """Now, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class FileSource:

@@ -1,7 +1,8 @@
-"""The bytes of a document in, the moment that it names for itself out: for logs that keep no time of their own."""
+"""The clock, or the bytes of a document, in; the time that a log without times of its own gives to a record out."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ class _Times(msgspec.Struct, frozen=True):
 
 
 _decoder: Final = msgspec.json.Decoder(_Times)
+
+
+def wall_clock_ms() -> int:
+    """Now, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def document_time_ms(line: bytes) -> int | None:

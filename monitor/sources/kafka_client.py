@@ -1,0 +1,164 @@
+"""Settings in, what every kafka-python client here is opened with out; the parts of that library which are not public stay here.
+
+kafka-python is pinned below 3.1, because its public interface can neither wait for fresh metadata in bounded time nor name a
+topic's id.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from kafka.errors import (
+    KafkaConfigurationError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.net.compat import KafkaNetClient
+
+from monitor.config import KafkaSettings, read_secret
+from monitor.errors import MissingCodec, SourceError, SourceUnavailable
+
+CODECS: Final[Mapping[str, str]] = {
+    "lz4": "lz4",
+    "zstandard": "zstandard",
+    "snappy": "python-snappy",
+    "crc32c": "crc32c",
+}
+"""Modules that must be there, and the packages that bring them."""
+
+_NO_TOPIC_ID: Final = 0
+
+Client = TypeVar("Client")
+
+
+def pin_logging() -> None:
+    """Keeps kafka-python's loggers at INFO or above, whatever was configured: at DEBUG it writes passwords and news texts."""
+    for name in ["kafka", *logging.root.manager.loggerDict]:
+        if name == "kafka" or name.startswith("kafka."):
+            logger = logging.getLogger(name)
+            if name == "kafka" or logger.level != logging.NOTSET:
+                logger.setLevel(max(logger.level, logging.INFO))
+
+
+def check_codecs(find: Callable[[str], object | None] = importlib.util.find_spec) -> None:
+    """Raises MissingCodec that names every missing package: one batch in a codec that is missing would block its partition."""
+    missing = [package for module, package in CODECS.items() if find(module) is None]
+    if missing:
+        raise MissingCodec(
+            f"not installed: {', '.join(missing)}; a batch compressed so could not be read, and would block its partition"
+        )
+
+
+def milliseconds(duration: timedelta) -> int:
+    """A duration as kafka-python wants it."""
+    return duration // timedelta(milliseconds=1)
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client is told about how to reach the cluster. Raises ConfigurationError when a secret's file cannot be read."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(settings.bootstrap_servers),
+        "client_id": settings.client_id,
+        "request_timeout_ms": milliseconds(settings.request_timeout),
+        "bootstrap_timeout_ms": milliseconds(settings.request_timeout),
+        "reconnect_backoff_max_ms": 5_000,
+        # A recreated topic has to be noticed while it is young.
+        "metadata_max_age_ms": 60_000,
+        "allow_auto_create_topics": False,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        options |= _tls_options(settings)
+    if settings.security_protocol.startswith("SASL"):
+        options |= _sasl_options(settings)
+    return options
+
+
+def _tls_options(settings: KafkaSettings) -> dict[str, Any]:
+    files = {
+        "ssl_cafile": settings.ssl_cafile,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+    }
+    options: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    if settings.ssl_key_password is not None:
+        options["ssl_password"] = settings.ssl_key_password.get_secret_value()
+    return options
+
+
+def _sasl_options(settings: KafkaSettings) -> dict[str, Any]:
+    password = read_secret(settings.sasl_password, settings.sasl_password_file)
+    return {
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": None if password is None else password.get_secret_value(),
+    }
+
+
+def open_client(make: Callable[..., Client], options: Mapping[str, Any]) -> tuple[Client, KafkaNetClient]:
+    """A connected client made by `make(**options)`, and the network client under it.
+
+    Raises SourceUnavailable when the cluster does not answer within `bootstrap_timeout_ms`, SourceError when it cannot be used so.
+    """
+    opened: list[KafkaNetClient] = []
+
+    def make_network_client(**configs: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**configs))
+        return opened[-1]
+
+    try:
+        return make(**options, kafka_client=make_network_client), opened[-1]
+    except (KafkaError, OSError, ValueError) as error:
+        # A client that fails to open leaves its network thread running.
+        for network_client in opened:
+            network_client.close()
+        servers = ", ".join(options["bootstrap_servers"])
+        if isinstance(error, KafkaConfigurationError | OSError | ValueError):
+            raise SourceError(f"Kafka at {servers} cannot be used with these settings: {error}") from error
+        raise SourceUnavailable(f"Kafka at {servers} does not answer: {describe(error)}") from error
+
+
+def describe(error: BaseException) -> str:
+    """An error as one short line. kafka-python puts no secret into a message."""
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return text if text.startswith(name) else f"{name}: {text}"[:300]
+
+
+def refresh_metadata(client: KafkaNetClient, timeout_ms: int) -> None:
+    """Asks the cluster for its topics now. Raises KafkaError, a KafkaTimeoutError after `timeout_ms`."""
+    manager = client._manager  # noqa: SLF001 (the public call waits without a limit)
+    manager.run(manager.wait_for, client.cluster.request_update(), timeout_ms)
+
+
+def require_topics(client: KafkaNetClient, topics: Iterable[str], servers: Iterable[str], timeout_ms: int) -> None:
+    """Raises SourceError that names every topic which does not exist, SourceUnavailable when the cluster does not say."""
+    wanted = list(topics)
+    for topic in wanted:
+        client.cluster.add_topic(topic)
+    try:
+        refresh_metadata(client, timeout_ms)
+    except UnknownTopicOrPartitionError:
+        pass
+    except TopicAuthorizationFailedError as error:
+        raise SourceError(f"not allowed to read {', '.join(wanted)}: grant DESCRIBE and READ") from error
+    except KafkaError as error:
+        raise SourceUnavailable(f"the topics could not be listed: {describe(error)}") from error
+    missing = [topic for topic in wanted if client.cluster.partitions_for_topic(topic) is None]
+    if missing:
+        server = next(iter(servers))
+        commands = "".join(
+            f"\n  kafka-topics.sh --bootstrap-server {server} --create --topic {topic} --partitions 6" for topic in missing
+        )
+        raise SourceError(f"no such topic: {', '.join(missing)}. Topics are not made by reading them; create with{commands}")
+
+
+def topic_id(client: KafkaNetClient, topic: str) -> str:
+    """The id that the cluster gave to this topic when it was created (Kafka 2.8 and later); "" where there is none."""
+    known = client.cluster.topic_id(topic)
+    return "" if known is None or known.int == _NO_TOPIC_ID else str(known)

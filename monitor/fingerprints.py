@@ -29,10 +29,11 @@ _BODY_CHARACTERS: Final = 3_000
 _WORD_CHARACTERS: Final = 64
 _ITEM: Final = np.dtype("<u8")
 
-# The two lowest bits of a shingle of a short text say what it is; a shingle of a long text has neither.
-_NUMBER: Final = 1
+# The two lowest bits of a shingle of a short text say what it is: a word that can contradict another (a number, a weekday, a
+# direction), or the leading word. A shingle of a long text has neither.
+_OPPOSED: Final = 1
 _LEAD: Final = 2
-_KIND: Final = _NUMBER | _LEAD
+_KIND: Final = _OPPOSED | _LEAD
 
 Words = NDArray[np.uint64]
 
@@ -75,7 +76,19 @@ _STOP_WORDS: Final = frozenset(
         pct percent cent per after amid""",
     )
 )
-_WEEKDAYS: Final = frozenset(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"))
+_DIRECTIONS: Final = {
+    "rise": """rises rose rising risen gain gains gained jump jumps jumped climb climbs climbed surge surges surged soar soars
+        soared rally rallies rallied up higher advance advances""",
+    "fall": """falls fell falling fallen drop drops dropped slide slides slid slip slips slipped sink sinks sank plunge plunges
+        plunged tumble tumbles tumbled dip dips dipped down lower decline declines""",
+    "raise": "raises raised raising hike hikes hiked upgrade upgrades upgraded",
+    "cut": "cuts cutting reduce reduces reduced downgrade downgrades downgraded",
+    "涨": "上调 上涨 上升 攀升 走高 大涨 飙升 增长 增加 上扬",
+    "跌": "下调 下跌 下降 走低 大跌 暴跌 下滑 减少 下挫",
+}
+_ABBREVIATED: Final = {"million": "mln", "billion": "bln", "trillion": "trln tln", "year": "yr", "month": "mth", "street": "st"}
+_ONE_WORD: Final = {word: one for one, words in (_DIRECTIONS | _ABBREVIATED).items() for word in words.split()}
+_OPPOSABLE: Final = frozenset(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", *_DIRECTIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +108,8 @@ class Likeness:
     """How alike two texts are, from 0 to 1.
 
     `containment` is the share of the shorter text's shingles that the longer one holds; 0 where the shorter one is too short to
-    tell. `contradicts`: two headlines that each give a number or a weekday that the other lacks, or that speak of two different
-    things (neither mentions what the other begins with): one sentence used for two events.
+    tell. `contradicts`: two headlines that each give a number, a weekday or a direction (up, down) that the other lacks, or that
+    speak of two different things (neither mentions what the other begins with): one sentence used for two events.
     """
 
     jaccard: float
@@ -155,16 +168,16 @@ def likeness(one: bytes, other: bytes) -> Likeness:
     return Likeness(
         jaccard=common / (len(first) + len(second) - common) if common else 0.0,
         containment=common / shorter if shorter >= _CONTAINMENT_SHINGLES else 0.0,
-        contradicts=_numbers_contradict(first, second) or _leads_contradict(first, second),
+        contradicts=_words_contradict(first, second) or _leads_contradict(first, second),
     )
 
 
-def _numbers_contradict(first: set[int], second: set[int]) -> bool:
-    return _has_number(first - second) and _has_number(second - first)
+def _words_contradict(first: set[int], second: set[int]) -> bool:
+    return _has_opposable(first - second) and _has_opposable(second - first)
 
 
-def _has_number(shingles: set[int]) -> bool:
-    return any(shingle & _KIND == _NUMBER for shingle in shingles)
+def _has_opposable(shingles: set[int]) -> bool:
+    return any(shingle & _KIND == _OPPOSED for shingle in shingles)
 
 
 def _leads_contradict(first: set[int], second: set[int]) -> bool:
@@ -224,15 +237,26 @@ def _long_shingles(tokens: Sequence[str]) -> Words:
 
 def _short_shingles(tokens: Sequence[str], *, all_words: bool) -> Words:
     """Words, pairs of words, and the leading word once more: a headline has too few runs of three to compare."""
-    telling = [token for token in tokens if token not in _STOP_WORDS] or list(tokens)
+    telling = [token for token in _plain(tokens) if token not in _STOP_WORDS] or list(tokens)
     if not telling:
         return np.empty(0, dtype=np.uint64)
     words = _words(telling) & ~np.uint64(_KIND)
     for position, token in enumerate(telling):
-        if token in _WEEKDAYS or _DIGIT.search(token):
-            words[position] |= np.uint64(_NUMBER)
+        if token in _OPPOSABLE or _DIGIT.search(token):
+            words[position] |= np.uint64(_OPPOSED)
     lead = words[:1] | np.uint64(_LEAD) if all_words else words[:0]
     return np.unique(np.concatenate((words, _joined(words, 2), lead)))
+
+
+def _plain(tokens: Sequence[str]) -> list[str]:
+    """The tokens with one word for every way to go up, one for every way to go down, and abbreviations written out."""
+    plain: list[str] = []
+    for token in tokens:
+        if plain and (one := _ONE_WORD.get(plain[-1] + token)):
+            plain[-1] = one
+        else:
+            plain.append(_ONE_WORD.get(token, token))
+    return plain
 
 
 def _band_keys(shingles: Sequence[Words]) -> NDArray[np.uint64]:

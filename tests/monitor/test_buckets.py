@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.buckets import fold
+from monitor.stories import Placed, Placement, Standing
+from monitor.types import (
+    ALL_SERIES,
+    MINUTE_MS,
+    TONES,
+    Bucket,
+    Count,
+    Document,
+    Partition,
+    Prediction,
+    PublicationStatus,
+    Scored,
+    Series,
+    SeriesKind,
+)
+
+HALDEN = Series(SeriesKind.ENTITY, "halden")
+LEFT, RIGHT = Partition("news", 0), Partition("news", 1)
+
+
+def placed(received_ms, new=(), copies=(), *, probabilities=(0.8, 0.1, 0.1), uncertain=False, partition=LEFT):
+    news = Document(partition, 0, 1, received_ms, "urn:1", "1", "h", "", "en", "wire", PublicationStatus.USABLE, None)
+    sentiment = ("negative", "neutral", "positive")[probabilities.index(max(probabilities))]
+    prediction = Prediction("fraud", (1.0,), False, sentiment, probabilities, uncertain)
+    return Placed(Scored(news, prediction), Standing.STORY, 1, 1, tuple(new), tuple(copies))
+
+
+def test_a_story_adds_its_tone_and_its_score_a_copy_only_its_tone():
+    placement = Placement(
+        (
+            placed(30_000, new=[ALL_SERIES]),
+            placed(59_999, new=[HALDEN], copies=[ALL_SERIES], probabilities=(0.1, 0.2, 0.7)),
+            placed(60_000, new=[ALL_SERIES], uncertain=True),
+        )
+    )
+    assert fold(placement) == (
+        Bucket(LEFT, 0, ALL_SERIES, Count((1, 0, 0, 0), (0, 0, 1, 0), -7_000)),
+        Bucket(LEFT, 0, HALDEN, Count((0, 0, 1, 0), (0, 0, 0, 0), 6_000)),
+        Bucket(LEFT, 60_000, ALL_SERIES, Count((0, 0, 0, 1), (0, 0, 0, 0), -7_000)),
+    )
+
+
+def test_partitions_keep_their_own_buckets_and_come_sorted():
+    placement = Placement((placed(0, new=[ALL_SERIES], partition=RIGHT), placed(0, new=[ALL_SERIES], partition=LEFT)))
+    assert [bucket.partition for bucket in fold(placement)] == [LEFT, RIGHT]
+
+
+def test_a_document_that_counts_nowhere_leaves_no_bucket():
+    assert fold(Placement((placed(0),))) == ()
+    assert fold(Placement()) == ()
+
+
+SERIES = [ALL_SERIES, HALDEN, Series(SeriesKind.TOPIC, "fraud")]
+many_placed = st.lists(
+    st.builds(
+        lambda received_ms, split, probabilities, uncertain, partition: placed(
+            received_ms,
+            [series for series, part in zip(SERIES, split, strict=True) if part == 1],
+            [series for series, part in zip(SERIES, split, strict=True) if part == 2],
+            probabilities=probabilities,
+            uncertain=uncertain,
+            partition=partition,
+        ),
+        st.sampled_from([0, 1, 59_999, 60_000, 119_999, 120_000]),
+        st.tuples(*[st.integers(0, 2)] * 3),
+        st.sampled_from([(0.8, 0.1, 0.1), (0.2, 0.5, 0.3), (0.05, 0.15, 0.8)]),
+        st.booleans(),
+        st.sampled_from([LEFT, RIGHT]),
+    ),
+    max_size=25,
+)
+
+
+def summed(buckets):
+    totals: dict[tuple[Partition, int, Series], Count] = {}
+    for bucket in buckets:
+        key = (bucket.partition, bucket.minute_ms, bucket.series)
+        totals[key] = totals.get(key, Count()) + bucket.count
+    return totals
+
+
+@settings(max_examples=60, deadline=None)
+@given(many_placed, st.randoms(use_true_random=False), st.integers(0, 25))
+def test_neither_order_nor_batches_change_the_counts(documents, random, cut):
+    whole = fold(Placement(tuple(documents)))
+    shuffled = random.sample(documents, len(documents))
+    assert fold(Placement(tuple(shuffled))) == whole
+    parts = fold(Placement(tuple(shuffled[:cut]))) + fold(Placement(tuple(shuffled[cut:])))
+    assert summed(parts) == summed(whole)
+    assert list(summed(whole)) == sorted(summed(whole))
+    assert len(summed(whole)) == len(whole)
+
+
+@settings(max_examples=60, deadline=None)
+@given(many_placed)
+def test_every_document_is_counted_once_in_each_of_its_series(documents):
+    stories, copies, scores = Counter(), Counter(), Counter()
+    for item in documents:
+        minute_ms = item.scored.document.received_ms // MINUTE_MS * MINUTE_MS
+        tone = item.scored.prediction.tone
+        for series in item.new_series:
+            stories[item.scored.document.partition, minute_ms, series, tone] += 1
+            scores[item.scored.document.partition, minute_ms, series] += item.scored.prediction.score_units
+        for series in item.copy_series:
+            copies[item.scored.document.partition, minute_ms, series, tone] += 1
+    for bucket in fold(Placement(tuple(documents))):
+        key = (bucket.partition, bucket.minute_ms, bucket.series)
+        assert bucket.count.stories == tuple(stories.pop((*key, tone), 0) for tone in TONES)
+        assert bucket.count.copies == tuple(copies.pop((*key, tone), 0) for tone in TONES)
+        assert bucket.count.score_units == scores[key]
+    assert not stories
+    assert not copies

@@ -103,6 +103,11 @@ def test_wire_prefixes_credits_datelines_and_source_tails_leave_no_trace():
     assert dressed == plain == "halden bank fined\nthe regulator fined the bank."
 
 
+def test_the_names_of_agencies_are_known_without_the_source():
+    assert normalise("Halden Bank fined | Bloomberg", "", "") == "halden bank fined"
+    assert normalise("Halden Bank fined - Kestrel", "", "") == "halden bank fined - kestrel"
+
+
 def test_copyright_lines_end_the_text():
     assert normalise("", "Halden Bank fined. \u00a9 2026 Northern Wire", "") == "halden bank fined."
     assert normalise("", "Halden Bank fined. (c) Northern Wire", "") == "halden bank fined."
@@ -157,7 +162,7 @@ def test_a_text_without_words_has_only_the_key_of_its_exact_text():
 
 
 def test_a_headline_of_stop_words_keeps_them():
-    assert len(numbers(printed("What it is: all about the").shingles)) > 0
+    assert len(numbers(printed("Who was who").shingles)) > 0
 
 
 def test_containment_needs_eight_shingles():
@@ -180,6 +185,10 @@ def test_a_brief_is_contained_in_the_full_text():
 def test_one_more_number_is_no_contradiction():
     found = likeness(printed("Halden Bank profit up 12 pct").shingles, printed("Halden Bank profit up 12 pct to 3 bln").shingles)
     assert not found.contradicts
+
+
+def test_a_headline_about_what_the_other_begins_with_is_no_contradiction():
+    assert not likeness(printed("Halden Bank fined").shingles, printed("Regulator says Halden Bank fined").shingles).contradicts
 
 
 def test_a_subject_that_moves_is_no_contradiction():

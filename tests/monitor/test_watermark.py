@@ -129,11 +129,24 @@ def test_silence_after_a_restart_goes_on_from_the_saved_time_of_the_newest_parti
     assert mark.value_ms() == 90_000 + 20_000
 
 
-def test_silence_runs_from_the_newest_record_not_from_the_last():
+def test_a_record_voids_the_confirmation_of_the_same_moment():
+    mark = Watermark(0.0)
+    mark.assign({A: None, B: None})
+    mark.observe(B, 90_000, 0.0)
+    mark.observe(A, 100, 0.0)
+    mark.confirm_end(A, 0.0)
+    assert mark.value_ms() == 90_000
+    mark.observe(A, 200, 0.0)
+    mark.observe(B, 95_000, 0.0)
+    assert mark.value_ms() == 90_000
+
+
+@pytest.mark.parametrize("last_ms", [40_000, 50_000])
+def test_silence_runs_from_the_newest_record_not_from_the_last(last_ms):
     mark = Watermark(IDLE_S)
     mark.assign({A: None})
     mark.observe(A, 50_000, 0.0)
-    mark.observe(A, 40_000, 5.0)
+    mark.observe(A, last_ms, 5.0)
     mark.confirm_end(A, 15.0)
     assert mark.value_ms() == 55_000
 

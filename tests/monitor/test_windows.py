@@ -111,6 +111,9 @@ def test_forgotten_minutes_are_neither_read_nor_taken():
     assert negatives(read, 0, 8) == 3
     read.forget_before(4 * MINUTE_MS)
     assert negatives(read, 0, 8) == 3
+    read.forget_before(7 * MINUTE_MS)
+    assert negatives(read, 0, 8) == 1
+    assert read.counted(SeriesKind.ENTITY, HOUR_MS, 7 * MINUTE_MS) == []
 
 
 def test_memory_of_what_was_forgotten_is_given_back():

@@ -11,11 +11,12 @@ from typing import Final, Protocol
 
 from monitor.config import StorySettings
 from monitor.fingerprints import Fingerprint, fingerprints, likeness, normalise, numbers
-from monitor.story_index import Match, StoryIndex
+from monitor.story_index import Found, Match, StoryIndex
 from monitor.types import ALL_SERIES, Document, Scored, Series, SeriesKind
 
 _MOST_CANDIDATES: Final = 64
 _EXACT_KEY_BYTES: Final = 8
+_KEY_CROWD: Final = 128
 
 
 class Standing(StrEnum):
@@ -31,7 +32,8 @@ class Standing(StrEnum):
 class Story:
     """What is remembered of a story: its first document's text and time, how many documents it has, where it was counted.
 
-    `shingles` and `keys` are those of `Fingerprint`. `series` are the series that count it as a story already.
+    `shingles` and `keys` are those of `Fingerprint`, without the band keys that too many stories share. `series` are the series
+    that count it as a story already.
     """
 
     story_id: int
@@ -135,8 +137,8 @@ class Stories:
         prints = fingerprints([normalise(document.headline, document.body, document.source) for document in documents])
         found = self._index.find([own.keys for own in prints])
         texts = [
-            _Text(own, _best(_in_time(matches, document, self._settings.window)))
-            for document, own, matches in zip(documents, prints, found, strict=True)
+            _Text(own, _best(_in_time(known.matches, document, self._settings.window)), known)
+            for document, own, known in zip(documents, prints, found, strict=True)
         ]
         ids = {match.story_id for text in texts for match in text.matches}
         return _Draft(self._settings, dict(self._shelf.stories(ids)) if ids else {}, iter(texts))
@@ -144,10 +146,11 @@ class Stories:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A document's fingerprint and the saved stories that may be its own."""
+    """A document's fingerprint, the saved stories that may be its own, and all that the index knew of it."""
 
     fingerprint: Fingerprint
     matches: list[Match]
+    found: Found
 
 
 @dataclass(slots=True)
@@ -167,7 +170,7 @@ class _Draft:
         own = series_of(scored)
         story = self._story_for(scored.document, text)
         if story is None:
-            self._begin(scored.document, text.fingerprint, key, own)
+            self._begin(scored.document, text, key, own)
             return Placed(scored, Standing.STORY, key, key, own)
         self._keep(_joined(story, scored.document, own))
         new = tuple(series for series in own if series not in story.series)
@@ -200,12 +203,18 @@ class _Draft:
                 shared[story.story_id] = shared.get(story.story_id, 0) + 1
         return [Match(story_id, self.known[story_id].first_received_ms, keys) for story_id, keys in shared.items()]
 
-    def _begin(self, document: Document, fingerprint: Fingerprint, key: int, series: Iterable[Series]) -> None:
-        received_ms = document.received_ms
-        story = Story(key, received_ms, received_ms, 1, fingerprint.shingles, fingerprint.keys, frozenset(series))
-        for shared in numbers(fingerprint.keys).tolist():
-            self.begun.setdefault(shared, []).append(story)
+    def _begin(self, document: Document, text: _Text, story_id: int, series: Iterable[Series]) -> None:
+        received_ms, keys = document.received_ms, numbers(text.fingerprint.keys)
+        telling = [position == 0 or self._crowd(text, position, key) < _KEY_CROWD for position, key in enumerate(keys.tolist())]
+        kept = keys[telling]
+        story = Story(story_id, received_ms, received_ms, 1, text.fingerprint.shingles, kept.tobytes(), frozenset(series))
+        for key in kept.tolist():
+            self.begun.setdefault(key, []).append(story)
         self._keep(story)
+
+    def _crowd(self, text: _Text, position: int, key: int) -> int:
+        """How many stories have this band key: one that very many share finds a template, not a story, and slows each look-up."""
+        return text.found.crowds[position] + len(self.begun.get(key, ()))
 
     def _keep(self, story: Story) -> None:
         self.known[story.story_id] = self.changed[story.story_id] = story

@@ -27,6 +27,14 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What the index knows about one text: the stories that share keys with it, and for each of its keys how many have it."""
+
+    matches: list[Match]
+    crowds: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """Keys in rising order, and beside each the row of its story."""
 
@@ -74,11 +82,19 @@ class StoryIndex:
             self._runs.append(_sorted(np.concatenate(keys), np.concatenate(rows)))
             self._merge()
 
-    def find(self, packed_keys: Sequence[bytes]) -> list[list[Match]]:
-        """For each text's keys the stories that share some of them, in no particular order."""
-        found: list[list[Match]] = [[] for _ in packed_keys]
-        for text, row, shared in self._shared(packed_keys):
-            found[text].append(Match(int(self._ids[row]), int(self._firsts[row]), shared))
+    def find(self, packed_keys: Sequence[bytes]) -> list[Found]:
+        """For each text's keys what is known of them; the matches are in no particular order."""
+        parts = [numbers(packed) for packed in packed_keys]
+        if not parts or not self._runs:
+            return [Found([], [0] * len(part)) for part in parts]
+        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        positions, rows = self._equal(np.concatenate(parts))
+        crowds = iter(np.bincount(positions, minlength=len(owners)).tolist())
+        found = [Found([], [next(crowds) for _ in part]) for part in parts]
+        pairs, shared = np.unique(owners[positions] * self._size + rows, return_counts=True)
+        ids, firsts = self._ids[pairs % self._size].tolist(), self._firsts[pairs % self._size].tolist()
+        for text, story_id, first_ms, keys in zip((pairs // self._size).tolist(), ids, firsts, shared.tolist(), strict=True):
+            found[text].matches.append(Match(story_id, first_ms, keys))
         return found
 
     def forget_before(self, time_ms: int) -> None:
@@ -109,20 +125,11 @@ class StoryIndex:
             last, previous = self._runs.pop(), self._runs.pop()
             self._runs.append(_sorted(np.concatenate((previous.keys, last.keys)), np.concatenate((previous.rows, last.rows))))
 
-    def _shared(self, packed_keys: Sequence[bytes]) -> Iterable[tuple[int, int, int]]:
-        """(text, row, number of shared keys)."""
-        parts = [numbers(packed) for packed in packed_keys]
-        if not parts or not self._runs:
-            return ()
-        wanted = np.concatenate(parts)
-        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        order = np.argsort(wanted, kind="stable")
-        wanted, owners = wanted[order], owners[order]
-        found = [run.find(wanted) for run in self._runs]
-        texts = owners[np.concatenate([positions for positions, _ in found])]
-        rows = np.concatenate([rows for _, rows in found])
-        pairs, shared = np.unique(texts * self._size + rows, return_counts=True)
-        return zip((pairs // self._size).tolist(), (pairs % self._size).tolist(), shared.tolist(), strict=True)
+    def _equal(self, wanted: Words) -> tuple[_Numbers, _Numbers]:
+        """(position in `wanted`, row) for every equal key of every run."""
+        order = np.argsort(wanted, kind="stable")  # neighbouring searches touch the same memory
+        found = [run.find(wanted[order]) for run in self._runs]
+        return order[np.concatenate([positions for positions, _ in found])], np.concatenate([rows for _, rows in found])
 
 
 def _sorted(keys: Words, rows: NDArray[np.int32]) -> _Run:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from monitor.config import StorySettings
+from monitor.fingerprints import numbers
 from monitor.stories import Placement, Standing, Stories, document_key, series_of
-from monitor.story_index import Match, StoryIndex
+from monitor.story_index import Found, Match, StoryIndex
 from monitor.types import ALL_SERIES, Document, Partition, Prediction, PublicationStatus, Scored, Series, SeriesKind
 
 HOUR_MS = 3_600_000
@@ -297,11 +298,12 @@ def test_the_index_counts_shared_keys_over_all_its_runs():
     for number in range(300):
         index.add([(number, number * 10, packed(number, 1_000_000 + number % 3, 2_000_000))])
     found = index.find([packed(7, 1_000_001, 9_999), packed(9), packed(8_888)])
-    assert Match(7, 70, 2) in found[0]
-    assert sorted(match.story_id for match in found[0]) == [number for number in range(300) if number % 3 == 1]
-    assert found[1] == [Match(9, 90, 1)]
-    assert found[2] == []
-    assert len(index.find([packed(2_000_000)])[0]) == 300
+    assert Match(7, 70, 2) in found[0].matches
+    assert found[0].crowds == [1, 100, 0]
+    assert sorted(match.story_id for match in found[0].matches) == [number for number in range(300) if number % 3 == 1]
+    assert found[1] == Found([Match(9, 90, 1)], [1])
+    assert found[2] == Found([], [0])
+    assert len(index.find([packed(2_000_000)])[0].matches) == 300
 
 
 def test_the_index_forgets_in_bulk():
@@ -311,12 +313,12 @@ def test_the_index_forgets_in_bulk():
     assert len(index) == 80
     index.forget_before(10)
     assert len(index) == 70
-    assert index.find([packed(9), packed(10)]) == [[], [Match(10, 10, 1)]]
+    assert index.find([packed(9), packed(10)]) == [Found([], [0]), Found([Match(10, 10, 1)], [1])]
     index.add([(9, 9, packed(9)), (80, 80, packed(80))])
-    assert index.find([packed(9), packed(80)]) == [[Match(9, 9, 1)], [Match(80, 80, 1)]]
+    assert index.find([packed(9), packed(80)]) == [Found([Match(9, 9, 1)], [1]), Found([Match(80, 80, 1)], [1])]
     index.forget_before(1_000)
     assert len(index) == 0
-    assert index.find([packed(80)]) == [[]]
+    assert index.find([packed(80)]) == [Found([], [0])]
 
 
 def test_the_index_costs_half_a_kilobyte_a_story():
@@ -326,11 +328,38 @@ def test_the_index_costs_half_a_kilobyte_a_story():
     assert index.memory_bytes / 5_000 < 500
 
 
+def flood(count):
+    return [
+        scored(f"urn:{number}", f"Halden Bank notes series {number} priced at par in Oslo")
+        for number in range(1_000, 1_000 + count)
+    ]
+
+
 def test_a_flood_of_one_template_is_told_apart_and_the_true_copy_found():
-    news = News()
-    flood = [scored(f"urn:{number}", f"Halden Bank notes series {number} priced at par in Oslo") for number in range(1_000, 1_200)]
-    placed = [item for start in range(0, 200, 50) for item in news.place(*flood[start : start + 50])]
+    news, documents = News(), flood(600)
+    placed = [item for start in range(0, 600, 50) for item in news.place(*documents[start : start + 50])]
     assert all(item.standing is Standing.STORY for item in placed)
-    again = replace(flood[150].document, uri="urn:again")
-    copy = news.one(replace(flood[150], document=again))
-    assert copy.story_id == placed[150].story_id
+    again = scored("urn:again", f"UPDATE 1-{documents[555].document.headline}, demand strong")
+    assert news.one(again).story_id == placed[555].story_id
+
+
+def test_a_key_that_too_many_stories_share_is_not_kept():
+    saved = []
+    for batch in (1, 64, 300):
+        news, documents = News(), [*flood(300), scored("urn:nothing", "???"), scored("urn:late", "???", received_ms=WINDOW_MS)]
+        for start in range(0, len(documents), batch):
+            news.place(*documents[start : start + batch])
+        saved.append(news.shelf.by_id)
+        crowds = Counter(key for story in news.shelf.by_id.values() for key in numbers(story.keys).tolist())
+        assert max(crowds.values()) == 128
+        assert len(crowds) > 33
+    assert saved[0] == saved[1] == saved[2]
+
+
+def test_the_key_of_the_exact_text_is_always_kept():
+    news = News()
+    for number in range(140):
+        assert news.one(scored(f"urn:{number}", FINED, received_ms=number * WINDOW_MS)).standing is Standing.STORY
+    last = news.one(scored("urn:copy", FINED, received_ms=139 * WINDOW_MS))
+    assert last.standing is Standing.COPY
+    assert len(news.shelf.by_id[last.story_id].keys) == 8

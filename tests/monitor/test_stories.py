@@ -297,6 +297,7 @@ def test_the_index_counts_shared_keys_over_all_its_runs():
     index = StoryIndex()
     for number in range(300):
         index.add([(number, number * 10, packed(number, 1_000_000 + number % 3, 2_000_000))])
+    assert len(index._runs) < 10
     found = index.find([packed(7, 1_000_001, 9_999), packed(9), packed(8_888)])
     assert Match(7, 70, 2) in found[0].matches
     assert found[0].crowds == [1, 100, 0]

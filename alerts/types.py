@@ -13,6 +13,10 @@ from monitor.types import Metric, Reading, Series, SeriesKind
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+def _nothing() -> Mapping[str, str]:
+    return NOTHING
+
+
 class Severity(StrEnum):
     """How loud an incident is."""
 
@@ -71,8 +75,8 @@ class ThresholdRule:
     for_ms: int = 0
     keep_firing_ms: int = 0
     severity: Severity = Severity.WARNING
-    labels: Mapping[str, str] = NOTHING
-    annotations: Mapping[str, str] = NOTHING
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+    annotations: Mapping[str, str] = field(default_factory=_nothing)
     receivers: tuple[str, ...] | None = None
     """Names of the receivers that hear of it; None: all."""
 
@@ -94,7 +98,8 @@ class AlertState:
     `since_ms`: when the condition began to hold without a break (pending), or when the incident opened (firing).
     `clear_since_ms`: while firing, since when the condition has been over; None while it holds.
     `unknown_since_ms`: since when the feed has been blind; None while it sees. A blind state is frozen.
-    `incident_id` is set while firing.
+    `incident_id` is set while firing. `incident` is what was opened under that id, and is what resolves; a state read back
+    without it resolves with what the rule still says.
     """
 
     rule: str
@@ -104,6 +109,7 @@ class AlertState:
     clear_since_ms: int | None = None
     unknown_since_ms: int | None = None
     incident_id: str | None = None
+    incident: Incident | None = None
 
 
 class ChangeKind(StrEnum):
@@ -122,7 +128,10 @@ class ResolveReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One episode: a rule fired for a series. The same log gives the same `incident_id`."""
+    """One episode: a rule fired for a series. The same log gives the same `incident_id`.
+
+    `display` is how the series is called in a message; "": by its name. Texts and reading are those of the opening.
+    """
 
     incident_id: str
     rule: str
@@ -132,10 +141,11 @@ class Incident:
     resolved_at_ms: int | None = None
     resolve_reason: ResolveReason | None = None
     summary: str = ""
-    labels: Mapping[str, str] = field(default=NOTHING)
-    annotations: Mapping[str, str] = field(default=NOTHING)
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+    annotations: Mapping[str, str] = field(default_factory=_nothing)
     reading: Reading | None = None
     """What the window said when the incident opened."""
+    display: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,171 @@
+"""Rules, the windows at one moment and the states before it to an evaluation: the states after it and what it did to incidents."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from alerts.lifecycle import Condition, Step, step, weigh
+from alerts.messages import Opening, Templates, compile_templates
+from alerts.types import (
+    AlertState,
+    ChangeKind,
+    Evaluation,
+    Incident,
+    IncidentChange,
+    Phase,
+    ResolveReason,
+    Severity,
+    ThresholdRule,
+)
+from monitor.types import ALL_SERIES, Count, Reading, Readings, Series, SeriesKind
+
+States = Mapping[tuple[str, Series], AlertState]
+"""What is remembered of every series that is not inactive, by rule and series."""
+
+
+@dataclass(slots=True)
+class _Minute:
+    """One minute under judgement: what can be read (nothing while blind), and what was decided so far."""
+
+    at_ms: int
+    readings: Readings | None
+    states: dict[tuple[str, Series], AlertState | None] = field(default_factory=dict)
+    changes: list[IncidentChange] = field(default_factory=list)
+
+
+class Judge:
+    """Judges every rule at one moment after another. It remembers nothing: the states come in and go out.
+
+    `entity_names` maps the watched entities' ids to what they are called; `topics` are the labels that a classifier can give, and
+    matter only to rules that an empty window can open. Raises ConfigurationError when a template is wrong. Names are unique.
+    """
+
+    def __init__(
+        self, rules: Iterable[ThresholdRule], entity_names: Mapping[str, str], topics: Collection[str] = frozenset()
+    ) -> None:
+        self.rules: tuple[ThresholdRule, ...] = tuple(rules)
+        self._entity_names = entity_names
+        self._topics = tuple(sorted(topics))
+        self._templates: dict[str, Templates] = {rule.name: compile_templates(rule) for rule in self.rules}
+
+    def evaluate(self, at_ms: int, readings: Readings, states: States, *, blind: bool) -> Evaluation:
+        """Judges all rules at `at_ms` (stream time, a whole minute), in their order, and within a rule the series in theirs.
+
+        `states` are those after the evaluation before. While `blind` nothing is read, opens or resolves; but at any time a firing
+        state whose rule, or whose series in it, is no longer watched is resolved with `RULE_REMOVED`.
+        """
+        minute = _Minute(at_ms, None if blind else readings)
+        live: dict[str, list[Series]] = {}
+        for name, series in states:
+            live.setdefault(name, []).append(series)
+        for rule in self.rules:
+            visited = {series for series in live.get(rule.name, []) if self._watches(rule, series)}
+            visited.update(self._candidates(rule, minute))
+            for series in sorted(visited):
+                self._judge_series(minute, rule, series, states.get((rule.name, series)))
+        self._dismiss(minute, states)
+        return Evaluation(at_ms, minute.states, tuple(minute.changes))
+
+    def _watches(self, rule: ThresholdRule, series: Series) -> bool:
+        if series.kind is not rule.series.kind or rule.series.name not in (None, series.name):
+            return False
+        return series.kind is not SeriesKind.ENTITY or series.name in self._entity_names
+
+    def _candidates(self, rule: ThresholdRule, minute: _Minute) -> Iterable[Series]:
+        """The series that could open an incident now: those in the window, and all of them where an empty window is enough."""
+        kind, name = rule.series.kind, rule.series.name
+        if minute.readings is None:
+            found: Iterable[Series] = ()
+        elif kind is SeriesKind.ALL:
+            found = (ALL_SERIES,)
+        elif name is not None:
+            found = (Series(kind, name),)
+        elif _opens_empty(rule):
+            found = (Series(kind, name) for name in (self._entity_names if kind is SeriesKind.ENTITY else self._topics))
+        else:
+            found = minute.readings.counted(kind, rule.window_ms, minute.at_ms)
+        return (series for series in found if self._watches(rule, series))
+
+    def _judge_series(self, minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> None:
+        reading, taken = _take_step(minute, rule, series, state)
+        after = taken.state
+        if taken.change is ChangeKind.OPENED and after is not None and reading is not None and minute.readings is not None:
+            sources = minute.readings.sources(series, rule.window_ms, minute.at_ms)
+            incident = self._open(rule, after, reading, sources)
+            after = replace(after, incident=incident)
+            minute.changes.append(IncidentChange(ChangeKind.OPENED, 1, minute.at_ms, incident, reading))
+        elif taken.change is ChangeKind.RESOLVED and state is not None:
+            minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.CLEARED, reading))
+        if after != state:
+            minute.states[rule.name, series] = after
+
+    def _dismiss(self, minute: _Minute, states: States) -> None:
+        """Forgets what no rule watches any more, and resolves what of it is firing."""
+        rules = {rule.name: rule for rule in self.rules}
+        for (name, series), state in sorted(states.items(), key=lambda item: item[0]):
+            if name in rules and self._watches(rules[name], series):
+                continue
+            minute.states[name, series] = None
+            if state.phase is Phase.FIRING:
+                minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.RULE_REMOVED, None))
+
+    def _open(self, rule: ThresholdRule, state: AlertState, reading: Reading, sources: int) -> Incident:
+        display = self._display(state.series)
+        texts = self._templates[rule.name].render(Opening(state.series, display, reading, sources, state.since_ms))
+        return Incident(
+            incident_id=state.incident_id or "",
+            rule=rule.name,
+            series=state.series,
+            severity=rule.severity,
+            opened_at_ms=state.since_ms,
+            summary=texts.summary,
+            labels=texts.labels,
+            annotations=texts.annotations,
+            reading=reading,
+            display=display,
+        )
+
+    def _resolve(self, state: AlertState, at_ms: int, reason: ResolveReason, reading: Reading | None) -> IncidentChange:
+        opened = state.incident or self._rebuild(state)
+        display = opened.display or self._display(state.series)
+        incident = replace(opened, resolved_at_ms=at_ms, resolve_reason=reason, display=display)
+        return IncidentChange(ChangeKind.RESOLVED, 2, at_ms, incident, reading)
+
+    def _rebuild(self, state: AlertState) -> Incident:
+        """What can still be said of an incident whose opening was not kept with its state."""
+        templates = self._templates.get(state.rule)
+        display = self._display(state.series)
+        return Incident(
+            incident_id=state.incident_id or "",
+            rule=state.rule,
+            series=state.series,
+            severity=Severity.WARNING if templates is None else templates.rule.severity,
+            opened_at_ms=state.since_ms,
+            summary=f"{display}: {state.rule}",
+            labels={} if templates is None else templates.render_labels(state.series, display),
+            display=display,
+        )
+
+    def _display(self, series: Series) -> str:
+        if series.kind is SeriesKind.ENTITY:
+            return self._entity_names.get(series.name, series.name)
+        return series.name or "All news"
+
+
+def _take_step(minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> tuple[Reading | None, Step]:
+    readings, at_ms = minute.readings, minute.at_ms
+    if readings is None:
+        return None, step(rule, series, state, Condition.LINGERS, at_ms, blind=True)
+    reading = readings.reading(series, rule.window_ms, at_ms)
+    firing = state is not None and state.phase is Phase.FIRING
+    condition = weigh(rule, reading, lambda: readings.sources(series, rule.window_ms, at_ms), firing=firing)
+    return reading, step(rule, series, state, condition, at_ms, blind=False)
+
+
+def _opens_empty(rule: ThresholdRule) -> bool:
+    """Whether a window without stories satisfies the rule: few stories are what it looks for."""
+    value = Reading(ALL_SERIES, 0, rule.window_ms, Count()).value(rule.metric)
+    if value is None or rule.minimum_stories or rule.minimum_sources:
+        return False
+    return rule.comparison.holds(value, rule.level)

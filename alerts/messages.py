@@ -1,0 +1,341 @@
+"""A rule and what its window says to the texts of an incident, and a change of an incident to the body of a webhook.
+
+Annotations are Jinja2 templates of expressions and `if`; they may use these variables:
+
+    rule, severity            the rule's name and how loud it is
+    series, kind, display     "entity:halden-bank", "entity", "Halden Bank"
+    entity.id, entity.name    only where the rule watches entities
+    topic                     only where the rule watches topics
+    metric, comparison        "negative_share", ">="
+    value, level, clear_level what the metric was at the opening, and the rule's two levels
+    stories, copies           distinct stories and further copies of them in the window; documents is their sum
+    negative, neutral, positive, uncertain      stories per tone
+    negative_share, mean_score                  of the stories; both are undefined where there is none, and nothing opens then
+    sources                   distinct sources of the documents
+    window                    the window's length in words, "1 h"
+    opened_at                 when the incident opened, RFC 3339, UTC
+
+Labels name an incident for as long as it lasts and are templates over rule, severity, series, kind, display, entity and topic only.
+Filters: `percent` ("62 %"), `round(digits)`, and Jinja2's abs, capitalize, default, float, int, length, lower, title, trim, truncate,
+upper. Loops, calls and assignments are refused, so that no template takes more time or memory than its length is worth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from alerts.text import duration_text, plain_text, time_text
+from alerts.types import Incident, IncidentChange, ThresholdRule
+from monitor.errors import ConfigurationError, DeliveryError
+from monitor.types import TONES, Count, Metric, Reading, Series, SeriesKind
+
+SUMMARY_LENGTH: Final = 300
+ANNOTATION_LENGTH: Final = 1_000
+LABEL_LENGTH: Final = 200
+NAME_LENGTH: Final = 200
+TEMPLATE_LENGTH: Final = 2_000
+MOST_TEXTS: Final = 16
+"""A rule has at most so many labels, and so many annotations."""
+
+BODY_BYTES: Final = 20_000
+"""A webhook's body is smaller than this (Standard Webhooks asks receivers to take 20 kB)."""
+
+RENDERING_ERROR: Final = "rendering_error"
+"""The annotation that says which texts of an incident could not be rendered."""
+
+_FILTERS: Final = (
+    "abs", "capitalize", "default", "float", "int", "length", "lower", "title", "trim", "truncate", "upper",
+)  # fmt: skip
+_PARTS: Final = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem,
+    nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.CondExpr, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
+    nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.Keyword,
+)  # fmt: skip
+_BODY_LIMITS: Final = (ANNOTATION_LENGTH, 400, 160, 60)
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, in which numbers multiply and texts do not: a short template cannot write a long text."""
+
+    intercepted_binops = frozenset({"*", "%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, str | list | tuple) or isinstance(right, str | list | tuple):
+            raise SecurityError(f"{operator} takes numbers only")
+        return super().call_binop(context, operator, left, right)
+
+
+def _environment() -> _Environment:
+    # The texts are data of a JSON body, never markup: whoever shows them escapes them.
+    environment = _Environment(undefined=StrictUndefined, autoescape=False)
+    environment.filters = {name: environment.filters[name] for name in _FILTERS} | {
+        "percent": percent_text,
+        "round": _round,
+    }
+    environment.globals = {}
+    return environment
+
+
+def percent_text(share: float) -> str:
+    """A share as a person reads it, with a decimal only where it says something: "62 %", "62.5 %"."""
+    return f"{_number_text(round(100 * share, 1))} %"
+
+
+def _round(value: float, digits: int = 0) -> float:
+    """Rounded to a few decimals; to an integer for 0. Jinja2's own filter can be asked for a billion of them."""
+    if not 0 <= digits <= 6:
+        raise ValueError("round takes 0 to 6 digits")
+    return round(value, digits) if digits else round(value)
+
+
+def _number_text(value: float) -> str:
+    return f"{value:.6g}"
+
+
+# --- texts of a rule -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known when an incident opens: the series, how it is called, its window and the sources behind it."""
+
+    series: Series
+    display: str
+    reading: Reading
+    sources: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The rendered texts of an incident."""
+
+    summary: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """The compiled labels and annotations of one rule."""
+
+    rule: ThresholdRule
+    labels: Mapping[str, Template] = field(repr=False)
+    annotations: Mapping[str, Template] = field(repr=False)
+
+    def render(self, opening: Opening) -> Texts:
+        """The texts of the incident that opens. Never raises.
+
+        A text that cannot be rendered is left out, and the annotation `rendering_error` names it. The summary is the annotation of
+        that name, or the default sentence.
+        """
+        failures: list[str] = []
+        labels = self.render_labels(opening.series, opening.display, failures)
+        facts = _facts(self.rule, opening)
+        annotations = dict(_rendered("annotations", self.annotations, facts, ANNOTATION_LENGTH, failures))
+        summary = annotations.get("summary") or default_summary(self.rule, opening.display, opening.reading)
+        if failures:
+            annotations[RENDERING_ERROR] = plain_text("; ".join(failures), ANNOTATION_LENGTH)
+        return Texts(plain_text(summary, SUMMARY_LENGTH), labels, MappingProxyType(annotations))
+
+    def render_labels(self, series: Series, display: str, failures: list[str] | None = None) -> Mapping[str, str]:
+        """The labels of an incident of `series`: the same from its opening to its end. What fails is left out and listed."""
+        listed = [] if failures is None else failures
+        found = _rendered("labels", self.labels, _identity(self.rule, series, display), LABEL_LENGTH, listed)
+        return MappingProxyType(dict(found))
+
+
+def _rendered(
+    section: str, templates: Mapping[str, Template], facts: Mapping[str, object], limit: int, failures: list[str]
+) -> Iterator[tuple[str, str]]:
+    for name, template in templates.items():
+        try:
+            yield name, plain_text(template.render(facts), limit)
+        # A template can divide by zero or compare a text with a number, and none of that may cost an incident.
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+            failures.append(f"{section}.{name} could not be rendered ({type(error).__name__})")
+
+
+def compile_templates(rule: ThresholdRule) -> Templates:
+    """The templates of a rule, each rendered once with a sample. Raises ConfigurationError that lists every fault."""
+    problems: list[str] = []
+    sample = _sample(rule)
+    facts = {"labels": _identity(rule, sample.series, sample.display), "annotations": _facts(rule, sample)}
+    compiled: dict[str, dict[str, Template]] = {"labels": {}, "annotations": {}}
+    for section, sources in (("labels", rule.labels), ("annotations", rule.annotations)):
+        if len(sources) > MOST_TEXTS:
+            problems.append(f"{section}: at most {MOST_TEXTS}, not {len(sources)}")
+        for name, source in sources.items():
+            try:
+                compiled[section][name] = _compile(source, facts[section])
+                compiled[section][name].render(facts[section])
+            except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+                problems.append(f"{section}.{name}: {_describe(error)}")
+    if problems:
+        raise ConfigurationError(f"rule {rule.name}", problems)
+    return Templates(rule, compiled["labels"], compiled["annotations"])
+
+
+def _compile(source: str, facts: Mapping[str, object]) -> Template:
+    if len(source) > TEMPLATE_LENGTH:
+        raise ValueError(f"at most {TEMPLATE_LENGTH} characters, not {len(source)}")
+    environment = _environment()
+    for node in environment.parse(source).find_all(nodes.Node):
+        if not isinstance(node, _PARTS):
+            raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not allowed in a template", getattr(node, "lineno", 1))
+        if isinstance(node, nodes.Filter) and node.name not in environment.filters:
+            raise TemplateSyntaxError(f"there is no filter {node.name!r}", node.lineno)
+        # The sample takes one branch of an `if`; a misspelt name in the other would only show in the night it matters.
+        if isinstance(node, nodes.Name) and node.name not in facts:
+            raise UndefinedError(f"{node.name!r} is undefined; there is {', '.join(sorted(facts))}")
+    return environment.from_string(source)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, TemplateError):
+        return error.message or type(error).__name__
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
+def _sample(rule: ThresholdRule) -> Opening:
+    name = rule.series.name or ("" if rule.series.kind is SeriesKind.ALL else "sample")
+    series = Series(rule.series.kind, name)
+    count = Count((13, 3, 4, 1), (5, 1, 2, 0), -31_500)
+    return Opening(series, name or "sample", Reading(series, 0, rule.window_ms, count), sources=4, at_ms=rule.window_ms)
+
+
+def _identity(rule: ThresholdRule, series: Series, display: str) -> dict[str, object]:
+    """What is true of an incident for as long as it lasts."""
+    facts: dict[str, object] = {
+        "rule": rule.name,
+        "severity": str(rule.severity),
+        "series": str(series),
+        "kind": str(series.kind),
+        "display": display,
+    }
+    if series.kind is SeriesKind.ENTITY:
+        facts["entity"] = {"id": series.name, "name": display}
+    elif series.kind is SeriesKind.TOPIC:
+        facts["topic"] = series.name
+    return facts
+
+
+def _facts(rule: ThresholdRule, opening: Opening) -> dict[str, object]:
+    reading = opening.reading
+    facts = _identity(rule, opening.series, opening.display)
+    facts |= {
+        "metric": str(rule.metric),
+        "comparison": str(rule.comparison),
+        "value": reading.value(rule.metric),
+        "level": rule.level,
+        "clear_level": rule.clear_level,
+        "stories": reading.stories,
+        "copies": reading.copies,
+        "documents": reading.documents,
+        **_tones(reading),
+        "negative_share": reading.value(Metric.NEGATIVE_SHARE),
+        "mean_score": reading.value(Metric.MEAN_SCORE),
+        "sources": opening.sources,
+        "window": duration_text(rule.window_ms),
+        "opened_at": time_text(opening.at_ms),
+    }
+    return facts
+
+
+def _tones(reading: Reading) -> dict[str, int]:
+    return {str(tone): number for tone, number in zip(TONES, reading.count.stories, strict=True)}
+
+
+def default_summary(rule: ThresholdRule, display: str, reading: Reading) -> str:
+    """One plain sentence: "Halden Bank: 62 % of 21 stories negative over 1 h (limit 50 %)"."""
+    window, stories = duration_text(rule.window_ms), reading.stories
+    value = reading.value(rule.metric)
+    match rule.metric:
+        case _ if value is None:
+            said, limit = "no stories", _number_text(rule.level)
+        case Metric.NEGATIVE_SHARE:
+            said, limit = f"{percent_text(value)} of {_stories(stories)} negative", percent_text(rule.level)
+        case Metric.UNCERTAIN_SHARE:
+            said, limit = f"{percent_text(value)} of {_stories(stories)} uncertain", percent_text(rule.level)
+        case Metric.NEGATIVE_STORIES:
+            said, limit = _stories(round(value), "negative "), _number_text(rule.level)
+        case Metric.STORIES:
+            said, limit = _stories(stories), _number_text(rule.level)
+        case Metric.MEAN_SCORE:
+            said, limit = f"mean score {value:.2f} of {_stories(stories)}", f"{rule.level:.2f}"
+    return plain_text(f"{plain_text(display, NAME_LENGTH)}: {said} over {window} (limit {limit})", SUMMARY_LENGTH)
+
+
+def _stories(number: int, kind: str = "") -> str:
+    return f"{number} {kind}{'story' if number == 1 else 'stories'}"
+
+
+# --- the webhook's body --------------------------------------------------------------------------
+
+
+def webhook_body(change: IncidentChange) -> bytes:
+    """The JSON body of a change, schema version 1 (`webhook.schema.json`), UTF-8, smaller than `BODY_BYTES`.
+
+    `type` is "incident.opened" or "incident.resolved"; `timestamp` and all times are stream time, RFC 3339, UTC. `data.reading` is
+    the window that decided this change, null where none did (the rule was removed). Texts are cut shorter where the body would
+    be too large otherwise. Raises DeliveryError when nothing makes it small enough.
+    """
+    for limit in _BODY_LIMITS:
+        body = json.dumps(_content(change, limit), ensure_ascii=False, separators=(",", ":")).encode()
+        if len(body) < BODY_BYTES:
+            return body
+    raise DeliveryError(f"the message of incident {change.incident.incident_id} does not fit into {BODY_BYTES} bytes")
+
+
+def _content(change: IncidentChange, limit: int) -> dict[str, object]:
+    incident = change.incident
+    return {
+        "type": f"incident.{change.kind}",
+        "timestamp": time_text(change.at_ms),
+        "data": {
+            "schema_version": 1,
+            "generator": "bellwether",
+            "incident_id": incident.incident_id,
+            "sequence": change.sequence,
+            "rule": plain_text(incident.rule, NAME_LENGTH),
+            "severity": str(incident.severity),
+            "series": _series(incident),
+            "opened_at": time_text(incident.opened_at_ms),
+            "resolved_at": None if incident.resolved_at_ms is None else time_text(incident.resolved_at_ms),
+            "resolve_reason": None if incident.resolve_reason is None else str(incident.resolve_reason),
+            "summary": plain_text(incident.summary, SUMMARY_LENGTH),
+            "labels": _cut(incident.labels, min(limit, LABEL_LENGTH)),
+            "annotations": _cut(incident.annotations, limit),
+            "reading": None if change.reading is None else _reading(change.reading),
+        },
+    }
+
+
+def _series(incident: Incident) -> dict[str, str]:
+    name = plain_text(incident.series.name, NAME_LENGTH)
+    display = plain_text(incident.display, NAME_LENGTH) or name or str(incident.series.kind)
+    return {"kind": str(incident.series.kind), "name": name, "display": display}
+
+
+def _cut(texts: Mapping[str, str], limit: int) -> dict[str, str]:
+    return {plain_text(name, NAME_LENGTH): plain_text(text, limit) for name, text in texts.items()}
+
+
+def _reading(reading: Reading) -> dict[str, object]:
+    return {
+        "from": time_text(reading.from_ms),
+        "until": time_text(reading.until_ms),
+        "stories": reading.stories,
+        **_tones(reading),
+        "copies": reading.copies,
+        "negative_share": reading.value(Metric.NEGATIVE_SHARE),
+        "mean_score": reading.value(Metric.MEAN_SCORE),
+    }

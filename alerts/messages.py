@@ -16,8 +16,8 @@ Annotations are Jinja2 templates of expressions and `if`; they may use these var
     opened_at                 when the incident opened, RFC 3339, UTC
 
 Labels name an incident for as long as it lasts and are templates over rule, severity, series, kind, display, entity and topic only.
-Filters: `percent` ("62 %"), `round(digits)`, and Jinja2's abs, capitalize, default, float, int, length, lower, title, trim, truncate,
-upper. Loops, calls and assignments are refused, so that no template takes more time or memory than its length is worth.
+Filters are `percent` ("62 %"), `round(digits)`, and of Jinja2's own abs, capitalize, default, float, int, length, lower, title,
+trim, truncate and upper. Loops, calls and assignments are refused: no template takes more time or memory than its length is worth.
 """
 
 from __future__ import annotations

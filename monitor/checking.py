@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from alerts.signature import Secret, read_secrets
 from alerts.types import ThresholdRule
 from alerts.webhook import Receiver
 from monitor.classifier.checkpoint import read_labels
@@ -26,7 +28,6 @@ class Checked:
     receivers: tuple[Receiver, ...]
 
 
-
 def check(settings: Settings) -> Checked:
     """Loads the watch list, the rules, the receivers' secrets and the checkpoint's labels.
 
@@ -34,21 +35,45 @@ def check(settings: Settings) -> Checked:
     """
     problems: list[str] = []
 
-    def collect(load: Callable[[], _Found], otherwise: _Found) -> _Found:
+    def collect(load: Callable[[], _Found]) -> _Found | None:
         try:
             return load()
         except ConfigurationError as error:
             problems.extend(f"{error.origin}: {problem}" for problem in error.problems)
-            return otherwise
+            return None
 
-    watchlist = collect(lambda: _watchlist(settings), WatchList(()))
-    receivers = tuple(
-        receiver for item in settings.receivers if (receiver := collect(lambda item=item: build_receiver(item), None)) is not None
-    )
-    names = frozenset(receiver.name for receiver in settings.receivers)
-    topics = frozenset(read_labels(settings.model).topics)
-    rules = collect(lambda: _rules(settings, watchlist, topics, names), ())
-    collect(settings.store.database_url, "")
-    if problems:
+    topics = read_labels(settings.model).topics
+    watchlist = collect(lambda: _watchlist(settings))
+    receivers = [collect(partial(build_receiver, item)) for item in settings.receivers]
+    entities = None if watchlist is None else watchlist.entities.keys()
+    rules = collect(lambda: _rules(settings, entities, topics))
+    collect(settings.store.database_url)
+    if problems or watchlist is None or rules is None:
         raise ConfigurationError("the configuration", problems)
-    return Checked(watchlist, rules, receivers)
+    return Checked(watchlist, rules, tuple(receiver for receiver in receivers if receiver is not None))
+
+
+def build_receiver(settings: ReceiverSettings) -> Receiver:
+    """A receiver with its URL and secrets read. Raises ConfigurationError that lists every fault of it."""
+    url = read_secret(settings.url, settings.url_file)
+    secret = read_secret(settings.secret, settings.secret_file)
+    return Receiver(
+        name=settings.name,
+        url=Secret("" if url is None else url.get_secret_value()),
+        secrets=read_secrets("" if secret is None else secret.get_secret_value()),
+        allow_private_addresses=settings.allow_private_addresses,
+        allow_http=settings.allow_http,
+        timeout_s=settings.timeout.total_seconds(),
+        retry_for_ms=round(settings.retry_for.total_seconds() * 1000),
+    )
+
+
+def _watchlist(settings: Settings) -> WatchList:
+    return WatchList() if settings.watchlist_file is None else load_watchlist(settings.watchlist_file)
+
+
+def _rules(settings: Settings, entities: Collection[str] | None, topics: Collection[str]) -> tuple[ThresholdRule, ...]:
+    if settings.rules_file is None:
+        return ()
+    names = {receiver.name for receiver in settings.receivers}
+    return load_rules(settings.rules_file, entities=entities, topics=topics, receivers=names)

@@ -92,7 +92,10 @@ def check(config: Annotated[Path, typer.Argument(help="The configuration file (Y
 
 @app.command()
 def run(config: ConfigOption = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT: both drain, save, leave the group and end with 0; a second one ends at once with 1."""
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Both drain, save, leave the group and end with 0; a second one ends at once with 1.
+    """
     from monitor.checking import check as check_everything
     from monitor.classifier.load import load_classifier
     from monitor.daemon import Daemon, Parts, open_source
@@ -153,11 +156,13 @@ def score(
     """
     from monitor.classifier.load import load_classifier
     from monitor.score import score as score_lines
+    from monitor.watchlist import load_watchlist
 
     settings = load_settings(config)
     lines = _lines(file)
+    watchlist = None if settings.watchlist_file is None else load_watchlist(settings.watchlist_file)
     classifier = load_classifier(settings.model)
-    for line in score_lines(lines, classifier, settings):
+    for line in score_lines(lines, classifier, settings, watchlist):
         sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
@@ -172,18 +177,20 @@ def _lines(file: str) -> Iterator[bytes]:
 
 
 @app.command()
-def publish(
+def publish(  # noqa: PLR0917 (options are given by name)
     file: Annotated[str, typer.Argument(help='A JSONL file of news.raw documents; "-" is standard input.')],
     topic: Annotated[str | None, typer.Option(help="Where to; default: the first topic of the configuration.")] = None,
     config: ConfigOption = None,
     speed: Annotated[float | None, typer.Option(min=0.001, help="Keep the documents' own pace, this many times faster.")] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Documents a second; default: as fast as Kafka takes them.")] = None,
     timestamps: Annotated[str, typer.Option(help='"keep" the documents\' times as the records\' times, or "now".')] = "now",
-    create: Annotated[int | None, typer.Option(min=1, help="Create the topic with so many partitions if it is absent.")] = None,
 ) -> None:
     """Send documents to a Kafka topic, one line a record, the bytes as they are."""
+    from monitor.publish import Pace
     from monitor.publish import publish as publish_lines
 
+    if speed is not None and rate is not None:
+        raise ConfigurationError("--speed", ["--speed and --rate exclude each other"])
     if timestamps not in {"keep", "now"}:
         raise ConfigurationError("--timestamps", [f'{timestamps!r} is neither "keep" nor "now"'])
     settings = load_settings(config)
@@ -195,11 +202,9 @@ def publish(
             _lines(file),
             settings.source.kafka,
             topic or settings.source.kafka.topics[0],
-            speed=speed,
-            rate=rate,
+            pace=Pace(documents_per_s=rate, speed=speed),
             timestamps="document" if timestamps == "keep" else "now",
-            create_partitions=create,
-            progress=lambda sent: progress.update(task, completed=sent),
+            progress=lambda sent, failed: progress.update(task, completed=sent + failed),
         )
     print(f"sent {summary.sent:,}, failed {summary.failed:,}, {summary.seconds:.1f} s")
     if summary.failed:

@@ -38,7 +38,7 @@ from monitor.store.outbox import SqlOutbox
 from monitor.store.retention import prune
 from monitor.stories import Stories
 from monitor.types import MINUTE_MS
-from monitor.view import VIEW_WINDOW_MS, Viewer
+from monitor.view import Viewer
 from monitor.watchlist import WatchList
 from monitor.watermark import Watermark
 from monitor.web import Health, WebApplication, WebServer
@@ -195,9 +195,9 @@ class Daemon:
     def _build_loop(self) -> Loop:
         parts, settings = self._parts, self._parts.settings
         reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules)])
-        windows = Windows(reach_ms + VIEW_WINDOW_MS, self.ledger.sources)
+        windows = Windows(reach_ms, self.ledger)
         judging = Judging(
-            judge=Judge(parts.rules, parts.watchlist.names),
+            judge=Judge(parts.rules, parts.watchlist.names, parts.classifier.topics),
             incidents=self.incidents,
             windows=windows,
             receivers=parts.receivers,
@@ -205,7 +205,7 @@ class Daemon:
             blind_after_ms=round(settings.time.blind_after.total_seconds() * 1000),
             metrics=self.metrics,
             wall_ms=wall_ms,
-            announce=lambda: self._sender.notify(),
+            announce=self._sender.notify,
         )
         return Loop(
             open_intake=self._open_intake,
@@ -213,7 +213,7 @@ class Daemon:
             classifier=parts.classifier,
             stories=Stories(settings.stories, self.ledger),
             windows=windows,
-            watermark=Watermark(settings.time.idle_after.total_seconds()),
+            watermark=Watermark(settings.time.idle_after.total_seconds(), self.incidents.evaluated_until_ms()),
             ledger=self.ledger,
             judging=judging,
             viewer=Viewer(
@@ -224,6 +224,8 @@ class Daemon:
                 {rule.name: rule.severity for rule in parts.rules},
             ),
             metrics=self.metrics,
+            windows_reach_ms=reach_ms,
+            stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
             stop=self._stop,
         )
 

@@ -87,7 +87,14 @@ class Judging:
         for change in changes:
             now = change.incident
             self.metrics.incidents.labels(now.rule, change.kind).inc()
-            log.info(f"incident.{change.kind}", incident=now.incident_id, rule=now.rule, series=str(now.series), at_ms=change.at_ms)
+            log.info(
+                "incident.changed",
+                change=str(change.kind),
+                incident=now.incident_id,
+                rule=now.rule,
+                series=str(now.series),
+                stream_ms=change.at_ms,
+            )
         if deliveries:
             self.announce()
         return judged

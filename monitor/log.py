@@ -44,5 +44,5 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(settings.level.upper())
-    for noisy in ("kafka", "apscheduler", "waitress", "httpx2", "httpcore2", "urllib3", "transformers"):
+    for noisy in ("kafka", "apscheduler", "waitress", "httpcore2", "urllib3", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

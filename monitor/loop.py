@@ -37,7 +37,11 @@ _RETRY_SAVE_AFTER_S: Final = 1.0
 
 @dataclass(slots=True)
 class Loop:
-    """One thread turns it; everything it touches is passed in. `clock_s` is monotonic. `stop` ends the wait for a database."""
+    """One thread turns it; everything it touches is passed in.
+
+    `windows_reach_ms` and `stories_reach_ms` are how far back memory keeps minutes and stories. `clock_s` is monotonic. `stop` ends
+    the wait for a database.
+    """
 
     open_intake: Callable[[], Intake]
     batcher: Batcher
@@ -49,6 +53,8 @@ class Loop:
     judging: Judging
     viewer: Viewer
     metrics: Metrics
+    windows_reach_ms: int
+    stories_reach_ms: int
     stop: threading.Event
     clock_s: Callable[[], float] = time.monotonic
     intake: Intake | None = None
@@ -63,9 +69,8 @@ class Loop:
         if newest_ms is None:
             return
         begin_ms = newest_ms if self.judging.evaluated_until_ms is None else min(newest_ms, self.judging.evaluated_until_ms)
-        self.windows.add(self.ledger.buckets(begin_ms - self.windows.capacity_ms))
-        self.stories.restore(self.ledger.story_keys(newest_ms - self.stories.window_ms))
-        self.watermark.restore(self.judging.evaluated_until_ms)
+        self.windows.add(self.ledger.buckets(begin_ms - self.windows_reach_ms))
+        self.stories.restore(self.ledger.story_keys(newest_ms - self.stories_reach_ms))
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -156,14 +161,15 @@ class Loop:
             self.metrics.truncated.inc(tokens.truncated)
 
     def _process_all(self) -> None:
-        while batch := self.batcher.take_all():
+        for batch in self.batcher.take_all():
             self._process(batch)
 
     def _process(self, batch: Batch) -> None:
         """One batch through the classifier into one transaction. Raises Fenced: then nothing of it was saved."""
+        documents = batch.documents
         with self._timed("classify"):
-            predictions = self.classifier.classify(batch.prepared)
-        scored = tuple(map(Scored, batch.documents, predictions))
+            predictions = self.classifier.classify([prepared for _, prepared in documents])
+        scored = [Scored(document, prediction) for (document, _), prediction in zip(documents, predictions, strict=True)]
         placement, buckets, advances = self._save_patiently(batch, scored)
         self.stories.accept(placement)
         self.windows.add(buckets)
@@ -210,7 +216,8 @@ class Loop:
         rejected = Counter(item.partition for item in batch.rejected)
         times: dict[Partition, int] = {}
         consumed: Counter[Partition] = Counter()
-        for item in (*batch.documents, *batch.rejected):
+        for entry in batch.entries:
+            item = entry if isinstance(entry, Rejected) else entry[0]
             times[item.partition] = max(item.received_ms, times.get(item.partition, item.received_ms))
             consumed[item.partition] += 1
         advances = []
@@ -258,7 +265,8 @@ class Loop:
                 continue
             saved_offset = self._intake.held[partition].claim.next_offset
             self.metrics.set_lag(partition, max(0, end_offset - (position if saved_offset is None else saved_offset)))
-            if position >= end_offset and partition not in self.batcher.partitions:
+            # At a turn's end the batcher may hold what was read of the partition and is not saved.
+            if position >= end_offset and len(self.batcher) == 0:
                 self.watermark.confirm_end(partition, now_s)
 
     def _judge(self) -> None:
@@ -278,8 +286,8 @@ class Loop:
         self._looked_s = now_s
         self.metrics.view = self.viewer.view()
         if self.judging.evaluated_until_ms is not None:
-            self.windows.forget_before(self.judging.evaluated_until_ms - self.windows.capacity_ms)
-            self.stories.forget_before(self.judging.evaluated_until_ms - self.stories.window_ms)
+            self.windows.forget_before(self.judging.evaluated_until_ms - self.windows_reach_ms)
+            self.stories.forget_before(self.judging.evaluated_until_ms - self.stories_reach_ms)
 
     def _count(self, batch: Batch, placement: Placement, advances: Sequence[Advance]) -> None:
         """Tells the metrics, after the commit, what it made true."""
@@ -299,7 +307,7 @@ class Loop:
         self.metrics.batch_tokens.observe(batch.tokens)
         self.metrics.last_commit_seconds.set_to_current_time()
         judged_ms = self.judging.evaluated_until_ms or 0
-        for document in batch.documents:
+        for document, _ in batch.documents:
             self.metrics.clamped.inc(document.clamped)
             self.metrics.late.inc(document.received_ms < judged_ms)
             if document.published_ms is not None:

@@ -94,4 +94,3 @@ class WebServer:
     def close(self) -> None:
         """Ends `run`."""
         self._server.close()
-        self._server.trigger.pull_trigger()

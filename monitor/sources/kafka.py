@@ -96,11 +96,18 @@ class KafkaSource:
     the request timeout, ConfigurationError for a secret that cannot be read.
     """
 
-    def __init__(self, settings: KafkaSettings, *, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        gone_after_s: float = GONE_AFTER_S,
+    ) -> None:
         check_codecs()
         pin_logging()
         self._settings = settings
         self._clock_ms = clock_ms
+        self._gone_after_s = gone_after_s
         self._assignment = Assignment(0, frozenset())
         self._membership: tuple[int, str, frozenset[Partition]] | None = None
         self._readings: dict[Partition, Reading] = {}
@@ -149,6 +156,15 @@ class KafkaSource:
         """As `Source.seek`; the cluster is asked by the next poll. A partition that is not ours any more is left alone."""
         if partition in self._assignment.partitions:
             self._sought[partition] = (offset, identity)
+
+    @property
+    def exhausted(self) -> bool:
+        """A topic never ends."""
+        return False
+
+    def positions(self) -> Mapping[Partition, int]:
+        """As `Source.positions`: the end of the last record given, since `end_offsets` leaves out what is no record too."""
+        return {partition: reading.given_offset for partition, reading in self._readings.items() if partition not in self._sought}
 
     def end_offsets(self) -> Mapping[Partition, int]:
         """As `Source.end_offsets`, within `ANSWER_S` seconds; where no record is left to read, the end of the last one given."""
@@ -224,7 +240,7 @@ class KafkaSource:
         now_s = time.monotonic()
         if self._topic_missing_since_s is None:
             self._topic_missing_since_s = now_s
-        if now_s - self._topic_missing_since_s >= GONE_AFTER_S:
+        if now_s - self._topic_missing_since_s >= self._gone_after_s:
             raise self._fail("a topic is gone from the cluster")
 
     # --- reading -------------------------------------------------------------------------------

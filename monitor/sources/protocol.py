@@ -1,4 +1,4 @@
-"""The contract of a log: records out, positions in; every source keeps it, and `tests/contracts/test_source.py` holds them to it."""
+"""The contract of a log: records out, positions in; `tests/contracts/test_source.py` holds every source to it."""
 
 from __future__ import annotations
 
@@ -80,13 +80,17 @@ class Source(Protocol):
         """
 
     def positions(self) -> Mapping[Partition, int]:
-        """Where the next poll reads on, for each assigned partition where that is known. Never blocks.
+        """Where the last record that was polled ended, or where reading was sought to; for each partition where that is known.
 
-        It can lie beyond the last record that was polled: a log may end with what is no record (markers of a transaction).
+        Equal to `end_offsets` where no record is left to read. Never blocks.
         """
 
     def end_offsets(self) -> Mapping[Partition, int]:
-        """Where each assigned partition ends now, asked of the log itself. Raises `SourceUnavailable` when it does not answer."""
+        """Where the last record of each assigned partition ends now, asked of the log itself.
+
+        What lies behind it and is no record (markers of a transaction, blank lines) is left out as soon as it was read over. Raises
+        `SourceUnavailable` when the log does not answer.
+        """
 
     def hint(self, positions: Mapping[Partition, int]) -> None:
         """Tells the log how far we are saved, for its lag tools. Best effort: never blocks for long, never raises."""

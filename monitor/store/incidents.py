@@ -27,10 +27,14 @@ class Incidents:
             return connection.scalar(select(judgement.c.evaluated_until_ms))
 
     def states(self) -> dict[tuple[str, Series], AlertState]:
-        """Every state that is not inactive."""
+        """Every state that is not inactive, a firing one with the incident that it opened."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(alert_state)).all()
-        found = (_state(row) for row in rows)
+            opened = connection.execute(
+                select(incident).join(alert_state, alert_state.c.incident_id == incident.c.incident_id)
+            ).all()
+        incidents = {row.incident_id: _incident(row) for row in opened}
+        found = (_state(row, incidents) for row in rows)
         return {(state.rule, state.series): state for state in found}
 
     def save(self, evaluations: Iterable[Evaluation], deliveries: Sequence[Delivery], evaluated_until_ms: int) -> None:
@@ -93,6 +97,7 @@ def _save_changes(connection: Connection, evaluation: Evaluation) -> None:
             "resolved_at_ms": now.resolved_at_ms,
             "resolve_reason": None if now.resolve_reason is None else str(now.resolve_reason),
             "summary": now.summary,
+            "display": now.display,
             "labels": json.dumps(dict(now.labels), ensure_ascii=False, sort_keys=True),
             "annotations": json.dumps(dict(now.annotations), ensure_ascii=False, sort_keys=True),
             "reading": _reading_text(now.reading),
@@ -124,7 +129,7 @@ def _delivery_row(item: Delivery) -> dict[str, object]:
     }
 
 
-def _state(row: Row[tuple[object, ...]]) -> AlertState:
+def _state(row: Row[tuple[object, ...]], incidents: Mapping[str, Incident]) -> AlertState:
     return AlertState(
         rule=row.rule,
         series=Series(SeriesKind(row.kind), row.name),
@@ -133,6 +138,7 @@ def _state(row: Row[tuple[object, ...]]) -> AlertState:
         clear_since_ms=row.clear_since_ms,
         unknown_since_ms=row.unknown_since_ms,
         incident_id=row.incident_id,
+        incident=incidents.get(row.incident_id),
     )
 
 
@@ -147,6 +153,7 @@ def _incident(row: Row[tuple[object, ...]]) -> Incident:
         resolved_at_ms=row.resolved_at_ms,
         resolve_reason=None if row.resolve_reason is None else ResolveReason(row.resolve_reason),
         summary=row.summary,
+        display=row.display,
         labels=json.loads(row.labels),
         annotations=json.loads(row.annotations),
         reading=_reading(series, row.reading),

@@ -161,13 +161,13 @@ class Ledger:
     def story_keys(self, since_ms: int) -> Iterator[tuple[int, int, bytes]]:
         """(story id, first received, keys) of every story that began at or after `since_ms`, oldest first."""
         statement = (
-            select(story.c.story_id, story.c.first_received_ms, story.c.keys)
+            select(story.c.story_id, story.c.first_received_ms, story.c.band_keys)
             .where(story.c.first_received_ms >= since_ms)
             .order_by(story.c.first_received_ms)
         )
         with reading(self._engine) as connection:
             for row in connection.execution_options(yield_per=10_000).execute(statement):
-                yield row.story_id, row.first_received_ms, row.keys
+                yield row.story_id, row.first_received_ms, row.band_keys
 
     def buckets(self, since_ms: int) -> Iterator[Bucket]:
         """Every bucket whose minute begins at or after `since_ms`, oldest first."""
@@ -280,7 +280,7 @@ def _save_stories(connection: Connection, stories: Iterable[Story]) -> None:
             "last_received_ms": item.last_received_ms,
             "documents": item.documents,
             "shingles": item.shingles,
-            "keys": item.keys,
+            "band_keys": item.keys,
             "series": json.dumps(sorted(f"{series.kind}:{series.name}" for series in item.series), ensure_ascii=False),
         }
         for item in stories
@@ -300,7 +300,7 @@ def _story(row: Row[tuple[object, ...]]) -> Story:
         last_received_ms=row.last_received_ms,
         documents=row.documents,
         shingles=row.shingles,
-        keys=row.keys,
+        keys=row.band_keys,
         series=frozenset(Series(SeriesKind(kind), name) for kind, _, name in series),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, Row, and_, exists, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, exists, select, update
 from sqlalchemy.sql.functions import count
 from sqlalchemy.sql.functions import min as minimum
 
@@ -44,7 +44,8 @@ class SqlOutbox:
     def next_due_at_ms(self) -> int | None:
         """When the next delivery becomes due; None when none is waiting."""
         with reading(self._engine) as connection:
-            return connection.scalar(select(minimum(delivery.c.due_at_ms)).where(*_open()))
+            due_at_ms: int | None = connection.scalar(select(minimum(delivery.c.due_at_ms)).where(*_open()))
+        return due_at_ms
 
     def record(self, delivery_id: str, attempt: Attempt, status: DeliveryStatus, due_at_ms: int | None, at_ms: int) -> None:
         """Writes down one attempt and what follows from it; `due_at_ms` is the next try of a delivery that stays due."""
@@ -121,7 +122,7 @@ class SqlOutbox:
             return connection.scalar(select(count()).select_from(delivery).where(delivery.c.status == _DUE)) or 0
 
 
-def _open() -> tuple[object, ...]:
+def _open() -> tuple[ColumnElement[bool], ...]:
     """Not finished, not behind an earlier unfinished one of its incident and receiver, receiver not disabled."""
     earlier = delivery.alias("earlier")
     return (

@@ -81,7 +81,7 @@ story: Final = Table(
     Column("last_received_ms", BigInteger, nullable=False),
     Column("documents", Integer, nullable=False),
     Column("shingles", LargeBinary, nullable=False),
-    Column("keys", LargeBinary, nullable=False),
+    Column("band_keys", LargeBinary, nullable=False),
     Column("series", Text, nullable=False),
 )
 
@@ -161,6 +161,7 @@ incident: Final = Table(
     Column("resolved_at_ms", BigInteger),
     Column("resolve_reason", String(32)),
     Column("summary", Text, nullable=False),
+    Column("display", Text, nullable=False),
     Column("labels", Text, nullable=False),
     Column("annotations", Text, nullable=False),
     Column("reading", Text),

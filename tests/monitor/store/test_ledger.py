@@ -1,0 +1,202 @@
+"""The ledger saves a batch as a whole, and only for who owns the partition."""
+
+import sqlite3
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.errors import ConfigurationError, Fenced, SchemaMismatch, StoreError
+from monitor.sources.protocol import Interruption, InterruptionKind
+from monitor.store.dead_letters import DeadLetters
+from monitor.store.engine import open_engine
+from monitor.store.ledger import Advance, Claim, Ledger, Saving
+from monitor.stories import Placement
+from monitor.types import ALL_SERIES, Bucket, Count, Partition, Rejected, RejectReason, Series, SeriesKind
+
+PARTITION = Partition("news.raw", 3)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+def rejected(offset, partition=PARTITION):
+    return Rejected(partition, offset, offset + 1, 60_000, RejectReason.NOT_JSON, "no JSON", b"{", 1)
+
+
+def saving(claim: Claim, next_offset: int, *, minute_ms=0) -> Saving:
+    """One batch that takes a claim to `next_offset`: every record of it a dead letter, and a bucket that counts them."""
+    begin = claim.next_offset or 0
+    records = next_offset - begin
+    advance = Advance(
+        partition=claim.partition,
+        epoch=claim.epoch,
+        expected_offset=claim.next_offset,
+        next_offset=next_offset,
+        identity="log",
+        time_ms=60_000,
+        consumed=records,
+        counted=0,
+        stale=0,
+        duplicate=0,
+        rejected=records,
+    )
+    count = Count((records, 0, 0, 0), (0, 0, 0, 0), -records)
+    return Saving(
+        advances=(advance,),
+        placement=Placement(),
+        buckets=(Bucket(claim.partition, minute_ms, ALL_SERIES, count),),
+        rejected=tuple(rejected(offset, claim.partition) for offset in range(begin, next_offset)),
+        model="model",
+    )
+
+
+@dataclass
+class Writer:
+    """One instance: it writes under the claim that it believes in."""
+
+    name: str
+    ledger: Ledger
+    claim: Claim | None = None
+    offset: int = field(default=0)
+
+    def take_over(self):
+        self.claim = self.ledger.claim(PARTITION, self.name)
+
+    def save(self, records: int):
+        assert self.claim is not None
+        next_offset = (self.claim.next_offset or 0) + records
+        self.ledger.save(saving(self.claim, next_offset))
+        self.claim = Claim(PARTITION, self.claim.epoch, next_offset, "log", 60_000)
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("claim"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("save"), st.integers(0, 2), st.integers(1, 3)),
+    ),
+    max_size=25,
+)
+
+
+@given(operations)
+@settings(max_examples=60, deadline=None)
+def test_whatever_writers_do_every_offset_is_counted_once_and_only_by_the_last_claimant(tmp_path_factory, history):
+    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('guard') / 'store.db'}")
+    writers = [Writer(f"writer-{number}", Ledger(engine)) for number in range(3)]
+    owner, saved = None, 0
+    for kind, number, records in history:
+        writer = writers[number]
+        if kind == "claim":
+            writer.take_over()
+            owner = number
+            assert (writer.claim.next_offset or 0) == saved
+        elif writer.claim is None:
+            continue
+        elif owner == number:
+            writer.save(records)
+            saved += records
+        else:
+            with pytest.raises(Fenced):
+                writer.save(records)
+        offsets = [letter.offset for letter in DeadLetters(engine).letters()]
+        assert sorted(offsets) == list(range(saved))
+        counted = sum(bucket.count.stories[0] for bucket in Ledger(engine).buckets(0))
+        assert counted == saved
+    engine.dispose()
+
+
+def test_a_refused_batch_leaves_nothing_of_any_of_its_partitions(url):
+    ledger = Ledger(open_engine(url))
+    first, second = (ledger.claim(Partition("news.raw", number), "me") for number in (0, 1))
+    ledger.claim(second.partition, "another")
+    one, two = saving(first, 2), saving(second, 2)
+    together = Saving(
+        (*one.advances, *two.advances), Placement(), (*one.buckets, *two.buckets), (*one.rejected, *two.rejected), "m"
+    )
+    with pytest.raises(Fenced):
+        ledger.save(together)
+    assert list(ledger.buckets(0)) == []
+    assert ledger.claim(first.partition, "me").next_offset is None
+
+
+def test_a_batch_that_expects_another_offset_is_refused(url):
+    ledger = Ledger(open_engine(url))
+    claim = ledger.claim(PARTITION, "me")
+    ledger.save(saving(claim, 5))
+    with pytest.raises(Fenced):
+        ledger.save(saving(claim, 7))
+
+
+def test_a_claim_tells_what_was_saved_and_raises_the_epoch(url):
+    ledger = Ledger(open_engine(url))
+    first = ledger.claim(PARTITION, "me")
+    assert (first.epoch, first.next_offset, first.identity, first.time_ms) == (1, None, "", None)
+    ledger.save(saving(first, 5))
+    again = ledger.claim(PARTITION, "you")
+    assert (again.epoch, again.next_offset, again.identity, again.time_ms) == (2, 5, "log", 60_000)
+
+
+def test_buckets_of_later_batches_are_added_to_the_same_minute(url):
+    ledger = Ledger(open_engine(url))
+    claim = ledger.claim(PARTITION, "me")
+    topic = Series(SeriesKind.TOPIC, "M&A | Investments")
+    for next_offset in (1, 3):
+        item = saving(claim, next_offset)
+        buckets = (Bucket(PARTITION, 120_000, topic, Count((1, 2, 3, 4), (5, 6, 7, 8), -9)),)
+        ledger.save(Saving(item.advances, Placement(), buckets, (), "model"))
+        claim = Claim(PARTITION, claim.epoch, next_offset, "log", 60_000)
+    assert [(found.series, found.count) for found in ledger.buckets(0)] == [(topic, Count((2, 4, 6, 8), (10, 12, 14, 16), -18))]
+    assert list(ledger.buckets(120_001)) == []
+
+
+def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_partition(url):
+    ledger = Ledger(open_engine(url))
+    claim = ledger.claim(PARTITION, "me")
+    ledger.save(saving(claim, 5))
+    claim = Claim(PARTITION, claim.epoch, 5, "log", 60_000)
+    moved = ledger.interrupt(claim, Interruption(PARTITION, InterruptionKind.ROTATED, 5, 0), "another log", 1_000)
+    assert (moved.next_offset, moved.identity) == (0, "another log")
+    assert ledger.claim(PARTITION, "you").next_offset == 0
+    with pytest.raises(Fenced):
+        ledger.interrupt(moved, Interruption(PARTITION, InterruptionKind.ROTATED, 0, 7), "a third", 2_000)
+
+
+def test_a_database_of_a_newer_version_is_refused_with_advice(url, tmp_path):
+    open_engine(url).dispose()
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    with pytest.raises(SchemaMismatch, match="version 99.*update Bellwether"):
+        open_engine(url)
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(url, tmp_path):
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(SchemaMismatch, match="not Bellwether's"):
+        open_engine(url)
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["theirs"]
+
+
+def test_a_file_that_is_no_database_is_named_so(tmp_path):
+    (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be read as one" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        open_engine(f"sqlite:///{tmp_path / 'store.db'}")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://x/y"])
+def test_an_url_that_cannot_be_used_is_a_configuration_error_and_never_repeated(url):
+    with pytest.raises(ConfigurationError) as caught:
+        open_engine(url)
+    assert url not in str(caught.value)
+
+
+def test_sqlite_commits_survive_a_power_cut(url):
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2

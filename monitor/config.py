@@ -118,7 +118,8 @@ class FileSettings(Section):
     path: str = "-"
     """A JSONL file, or "-" for standard input."""
     timestamps: Literal["document", "arrival"] = "arrival"
-    """The time of a record: what the line says (`received_at`, else `versioncreated`, else `firstcreated`), or when it was read."""
+    """The time of a record: what the line says (`received_at`, else `versioncreated`, else `firstcreated`; a line that says nothing
+    has the time of the line before it), or when it was read."""
     start: Literal["earliest", "latest"] = "earliest"
     """Where reading begins in a file that has no saved position."""
     follow: bool = True
@@ -160,7 +161,7 @@ class ModelSettings(Section):
     """"auto" takes CUDA where there is one."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of the encoder; 0: as many as torch likes."""
-    null: bool = False
+    disabled: bool = False
     """Answer "neutral" without a model: to measure everything else."""
 
 

@@ -161,11 +161,13 @@ def received_time_ms(record_time_ms: int, previous_ms: int | None, now_ms: int, 
     """The received time of a record, in milliseconds, and whether the log's own timestamp had to be clamped.
 
     It never goes back within a partition: at least `previous_ms`, the received time of the record before (None: there was none).
-    A timestamp more than `max_ahead_ms` past the wall clock `now_ms` is clamped to the wall clock; a negative one means that the
-    log keeps none, and the wall clock stands in for it.
+    A timestamp more than `max_ahead_ms` past the wall clock `now_ms` is clamped to the wall clock. A record without a time has that
+    of the record before it: a line that nobody can read must not throw a replay of old news into the present.
     """
+    if record_time_ms < 0:
+        return (now_ms if previous_ms is None else previous_ms), False
     clamped = record_time_ms > now_ms + max_ahead_ms
-    time_ms = now_ms if clamped or record_time_ms < 0 else record_time_ms
+    time_ms = now_ms if clamped else record_time_ms
     return (time_ms if previous_ms is None else max(time_ms, previous_ms)), clamped
 
 

@@ -160,7 +160,8 @@ def publish(
 ) -> Published:
     """Sends every line that is not blank as one message, whatever it says, and returns when the cluster has answered for all.
 
-    A message has the document's time where it names one and `timestamps` is "document", else the time of sending. `progress` is
+    With `timestamps` "document" a message has the time that the document names, or else that of the message before it; otherwise, or
+    while none was named, the time of sending. `progress` is
     called some ten times a second with the numbers of messages stored and failed. Memory is bounded; a message that failed is
     counted and does not stop the others.
     Raises SourceError when the topic does not exist, SourceUnavailable when the cluster does not answer at the start,
@@ -185,9 +186,9 @@ def publish(
         "max_block_ms": request_ms,
         "metrics_enabled": False,
     }
-    producer, client = kafka_client.open_client(KafkaProducer, options)
+    _require_topic(settings, topic, request_ms)
+    producer, _ = kafka_client.open_client(KafkaProducer, options)
     try:
-        kafka_client.require_topics(client, [topic], settings.bootstrap_servers, request_ms)
         return publish_through(
             producer, lines, topic, pace=pace, timestamps=timestamps, progress=progress, answer_s=3 * request_ms / 1_000
         )
@@ -195,6 +196,21 @@ def publish(
         # What is not sent by now has been counted as failed.
         with contextlib.suppress(KafkaError):
             producer.close(timeout=CLOSE_S)
+
+
+def _require_topic(settings: KafkaSettings, topic: str, request_ms: int) -> None:
+    """Raises SourceError when there is no such topic. A client of its own asks: the producer's thread cannot be asked from here."""
+    from kafka import KafkaAdminClient
+
+    from monitor.sources import kafka_client
+
+    options = kafka_client.connection_options(settings)
+    del options["allow_auto_create_topics"]
+    admin, client = kafka_client.open_client(KafkaAdminClient, options)
+    try:
+        kafka_client.require_topics(client, [topic], settings.bootstrap_servers, request_ms)
+    finally:
+        admin.close()
 
 
 def publish_through(
@@ -213,11 +229,12 @@ def publish_through(
     tally = _Tally()
     pacer = Pacer(pace)
     begun_s = told_s = clock_s()
+    time_ms: int | None = None
     for line in lines:
         value = line.removesuffix(b"\n").removesuffix(b"\r")
         if not value.strip():
             continue
-        time_ms = document_time_ms(value)
+        time_ms = document_time_ms(value) or time_ms
         _sleep_until(begun_s + pacer.due_s(time_ms), clock_s, sleep)
         tally.wait_for_room(len(value), answer_s)
         _send(producer, topic, value, time_ms if timestamps == "document" else None, tally)

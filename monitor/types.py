@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, NewType, Protocol
+from typing import Final, Literal, Protocol
 
 MINUTE_MS: Final = 60_000
 """One bucket is one minute of received time."""
@@ -12,8 +12,8 @@ MINUTE_MS: Final = 60_000
 SCORE_UNIT: Final = 10_000
 """Scores are summed as integers of 1/10,000, so that no order of additions changes a sum."""
 
-Milliseconds = NewType("Milliseconds", int)
-"""A moment (since the Unix epoch, UTC) or a duration, in whole milliseconds."""
+NO_TIME: Final = -1
+"""The `time_ms` of a record that has none of its own."""
 
 
 # --- the log -----------------------------------------------------------------------------------
@@ -35,7 +35,8 @@ class Record:
     """What a source hands over: the bytes of one message and where they stood.
 
     `next_offset` is where reading goes on after this record: `offset + 1` in Kafka, the byte after the line's end in a file.
-    `time_ms` is the log's own timestamp, or the moment of arrival where the log keeps none.
+    `time_ms` is the log's own timestamp, or the moment of arrival where the log keeps none; `NO_TIME` where the log goes by what its
+    records say and this one says nothing: then it has the time of the record before it.
     """
 
     partition: Partition

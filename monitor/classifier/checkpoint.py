@@ -61,7 +61,7 @@ def read_labels(settings: ModelSettings) -> Labels:
     The null classifier takes the topics of the checkpoint that it stands in for; where there is none it knows one topic, "any".
     """
     folder = checkpoint_folder(settings)
-    if settings.null and not (folder / MANIFEST_FILE).is_file():
+    if settings.disabled and not (folder / MANIFEST_FILE).is_file():
         return Labels(("any",))
     return Labels(read_manifest(folder).topic.labels)
 

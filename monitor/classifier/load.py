@@ -13,7 +13,7 @@ def load_classifier(settings: ModelSettings) -> Classifier:
 
     A number of threads in `settings` holds for torch in the whole process.
     """
-    if settings.null:
+    if settings.disabled:
         return NullClassifier(read_labels(settings).topics)
     import torch
 

@@ -12,7 +12,7 @@ from monitor.sources.lines import Line, Lines
 from monitor.sources.protocol import Assignment, Interruption, InterruptionKind, Polled
 from monitor.sources.tail import LOOK_AGAIN_S, Feed, Pipe, TailedFile
 from monitor.sources.times import document_time_ms, wall_clock_ms
-from monitor.types import Partition, Record
+from monitor.types import NO_TIME, Partition, Record
 
 MAX_RECORDS: Final = 2_000
 MAX_BYTES: Final = 4_194_304
@@ -180,5 +180,5 @@ class FileSource:
         time_ms = now_ms
         if self._settings.timestamps == "document":
             named_ms = document_time_ms(line.content)
-            time_ms = now_ms if named_ms is None else named_ms
+            time_ms = NO_TIME if named_ms is None else named_ms
         return Record(self._partition, line.offset, line.next_offset, time_ms, line.content)

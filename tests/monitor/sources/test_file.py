@@ -18,7 +18,7 @@ from monitor.errors import SourceError
 from monitor.sources.file import MAX_BYTES, MAX_RECORDS, FileSource
 from monitor.sources.protocol import Interruption, InterruptionKind, Polled
 from monitor.sources.tail import CHUNK_BYTES, HEAD_BYTES
-from monitor.types import Partition, Record
+from monitor.types import NO_TIME, Partition, Record
 
 FILE = Partition("file", 0)
 ROTATED, TRUNCATED = InterruptionKind.ROTATED, InterruptionKind.TRUNCATED
@@ -133,7 +133,7 @@ def test_a_poll_is_bounded_in_records_and_in_bytes(tmp_path: Path) -> None:
 def test_a_record_has_the_time_of_arrival_or_of_the_document(tmp_path: Path) -> None:
     path = tmp_path / "news"
     path.write_bytes(b'{"received_at": "1970-01-01T00:00:05Z"}\n{"received_at": "whenever"}\n')
-    for timestamps, expected in (("arrival", [77, 77]), ("document", [5_000, 77])):
+    for timestamps, expected in (("arrival", [77, 77]), ("document", [5_000, NO_TIME])):
         source = FileSource(FileSettings(path=str(path), timestamps=timestamps), "wire", clock_ms=lambda: 77)  # type: ignore[arg-type]
         records, _ = drain(source)
         assert [record.time_ms for record in records] == expected

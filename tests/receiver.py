@@ -1,0 +1,78 @@
+"""A webhook receiver on loopback that verifies what it gets with the reference library and remembers it on disk order-free."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from standardwebhooks import Webhook
+
+SECRET = "whsec_" + "QmVsbHdldGhlciB0ZXN0cywgbm8gc2VjcmV0IQ=="
+
+
+@dataclass(frozen=True)
+class Received:
+    """One verified POST."""
+
+    webhook_id: str
+    body: bytes
+
+    @property
+    def message(self) -> dict[str, Any]:
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """What came, in order, and what could not be verified. `status` is what it answers."""
+
+    url: str = ""
+    status: int = 204
+    received: list[Received] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+
+    def take(self, headers: dict[str, str], body: bytes) -> None:
+        try:
+            Webhook(SECRET).verify(body, headers)
+        except Exception as error:
+            self.unverified.append(repr(error))
+            return
+        self.received.append(Received(headers["webhook-id"], body))
+
+    def first_of_each(self) -> list[dict[str, Any]]:
+        """The messages, each id once: what a receiver that does its duty acts upon."""
+        seen: dict[str, dict[str, Any]] = {}
+        for item in self.received:
+            seen.setdefault(item.webhook_id, item.message)
+        return list(seen.values())
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver that listens until the context ends."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            receiver.take({name.lower(): value for name, value in self.headers.items()}, body)
+            self.send_response(receiver.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,6 +1,7 @@
 """The tables of the README, written from the code: `python -m tests.readme` renews them, and a test holds the file to them."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -41,22 +42,27 @@ def model_of(field: FieldInfo) -> tuple[type[BaseModel] | None, str]:
     return None, ""
 
 
+def duration_text(seconds: float) -> str:
+    """A span of time as a person would write it in the configuration."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
+
+
 def default_text(field: FieldInfo) -> str:
     if field.is_required():
         return "*required*"
     value = field.get_default(call_default_factory=True)
-    if value is None:
-        return "–"
-    if hasattr(value, "total_seconds"):
-        seconds = value.total_seconds()
-        for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-            if seconds >= 2 * size and seconds % size == 0 or (unit == "s" and seconds >= 1):
-                return f"`{seconds / size:g}{unit}`"
-        return f"`{seconds * 1000:g}ms`"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, tuple):
-        return f"`[{', '.join(map(str, value))}]`"
+    match value:
+        case None:
+            return "–"
+        case timedelta():
+            return f"`{duration_text(value.total_seconds())}`"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case tuple():
+            return f"`[{', '.join(map(str, value))}]`"
     return f"`{value}`"
 
 

@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback that verifies what it gets with the reference library and remembers it on disk order-free."""
+"""A webhook receiver on loopback that verifies what it gets with the reference library and remembers it."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 SECRET = "whsec_" + "QmVsbHdldGhlciB0ZXN0cywgbm8gc2VjcmV0IQ=="
 
@@ -37,7 +37,7 @@ class Receiver:
     def take(self, headers: dict[str, str], body: bytes) -> None:
         try:
             Webhook(SECRET).verify(body, headers)
-        except Exception as error:
+        except WebhookVerificationError as error:
             self.unverified.append(repr(error))
             return
         self.received.append(Received(headers["webhook-id"], body))

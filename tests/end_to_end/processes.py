@@ -19,6 +19,8 @@ import yaml
 from tests.receiver import SECRET
 
 START_S = 120.0
+RUNNING: list[subprocess.Popen[bytes]] = []
+"""Every daemon that a test started, so that a failing test leaves none behind."""
 
 
 def free_port() -> int:
@@ -108,6 +110,7 @@ class Bellwether:
                 stderr=log,
                 env={**os.environ, **(environment or {})},
             )
+        RUNNING.append(self.process)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an HTTP GET; (0, "") where nobody answers."""

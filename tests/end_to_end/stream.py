@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 BEGIN = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 ENTITIES = [{"id": f"bank-{number}", "name": f"Bank{number} Holdings"} for number in range(6)]
-POISON = (b"{", b'{"uri": 7, "headline": "x"}', b'{"headline": "no id"}', b'{"uri": "a\\ud800", "headline": "x"}', b"[1, 2]", b"\xff\xfe")
+POISON = (
+    b"{",
+    b'{"uri": 7, "headline": "x"}',
+    b'{"headline": "no id"}',
+    b'{"uri": "a\\ud800", "headline": "x"}',
+    b"[1, 2]",
+    b"\xff\xfe",
+)
 _WORDS = [f"{head}{tail}" for head in "bakidofugelamenuposarituvowyza" for tail in ("rnel", "stom", "vix", "quod", "lint", "mbar")]
 
 

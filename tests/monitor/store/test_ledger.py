@@ -169,7 +169,7 @@ def test_a_database_of_a_newer_version_is_refused_with_advice(url, tmp_path):
     open_engine(url).dispose()
     with sqlite3.connect(tmp_path / "store.db") as connection:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(SchemaMismatch, match="version 99.*update Bellwether"):
+    with pytest.raises(SchemaMismatch, match=r"version 99.*update Bellwether"):
         open_engine(url)
 
 

@@ -185,7 +185,10 @@ def publish(  # noqa: PLR0917 (options are given by name)
     rate: Annotated[float | None, typer.Option(min=0.001, help="Documents a second; default: as fast as Kafka takes them.")] = None,
     timestamps: Annotated[str, typer.Option(help='"keep" the documents\' times as the records\' times, or "now".')] = "now",
 ) -> None:
-    """Send documents to a Kafka topic, one line a record, the bytes as they are."""
+    """Send documents to a Kafka topic, one line a record, the bytes as they are.
+
+    With --timestamps keep, old documents need a topic that keeps them: retention.ms=-1, or the broker deletes them again.
+    """
     from monitor.publish import Pace
     from monitor.publish import publish as publish_lines
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
 from alerts.deliver import Sender
@@ -98,6 +98,7 @@ class Daemon:
         self._ended: queue.Queue[tuple[str, BaseException | None]] = queue.Queue()
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         names = [receiver.name for receiver in parts.receivers]
         self.metrics = Metrics(self.registry, [(rule.name, rule.severity) for rule in parts.rules], names)
         self.metrics.build.info({"version": __version__, "model": parts.classifier.version, "device": parts.classifier.device})

@@ -30,17 +30,17 @@ class Arrived:
     """What one look at the log brought.
 
     `assigned` tells the saved stream time of every partition that is ours from now on, when that changed: whatever of other
-    partitions, or of these from before, is not saved yet must be dropped. `interruptions` precede the entries.
+    partitions, or of these from before, is not saved yet must be dropped. `interruptions` precede the records.
     """
 
-    entries: tuple[Document | Rejected, ...] = ()
+    records: tuple[Record, ...] = ()
     interruptions: tuple[Interruption, ...] = ()
     assigned: Mapping[Partition, int | None] | None = None
 
 
 @dataclass(slots=True)
 class Intake:
-    """Claims the partitions that the source assigns, reads them on from their saved positions, decodes what comes.
+    """Claims the partitions that the source assigns, reads them on from their saved positions, decodes what came.
 
     `wall_ms` is the wall clock in milliseconds; `max_ahead_ms` how far ahead of it a record's time may lie.
     """
@@ -57,7 +57,7 @@ class Intake:
     _suspect: bool = False
 
     def read(self, wait_s: float) -> Arrived:
-        """The next entries, after at most about `wait_s` seconds.
+        """The next records, after at most about `wait_s` seconds.
 
         Raises SourceUnavailable when the source must be opened again, StoreUnavailable when a claim could not be made.
         """
@@ -70,8 +70,11 @@ class Intake:
         if self.source.assignment().generation != self._generation:
             # What was polled may belong to another instance by now; the new claims read it again from the saved position.
             return Arrived(assigned=assigned)
-        records = [record for record in polled.records if record.partition in self.held]
-        return Arrived(tuple(self._decode(record) for record in records), polled.interruptions, assigned)
+        return Arrived(polled.records, polled.interruptions, assigned)
+
+    def decode(self, records: Iterable[Record]) -> list[Document | Rejected]:
+        """What the records hold, in their order, in stream time, with the watched entities that each document names."""
+        return [self._decode(record) for record in records if record.partition in self.held]
 
     def record_interruptions(self, interruptions: Iterable[Interruption]) -> None:
         """Saves that the log broke. Everything read before must be saved by now, and nothing after. Raises Fenced."""
@@ -111,7 +114,8 @@ class Intake:
             self.held[partition] = Held(claim, claim.time_ms)
         # Only now: a claim that failed half-way is made again as a whole.
         self._generation = assignment.generation
-        log.info("partitions.claimed", partitions=[str(partition) for partition in sorted(self.held)], generation=self._generation)
+        if self.held:
+            log.info("partitions.claimed", partitions=[str(partition) for partition in sorted(self.held)])
         return {partition: held.time_ms for partition, held in self.held.items()}
 
     def _decode(self, record: Record) -> Document | Rejected:

@@ -140,7 +140,9 @@ class Loop:
             self._intake.record_interruptions(arrived.interruptions)
             for found in arrived.interruptions:
                 self.metrics.interruptions.labels(found.kind).inc()
-        self._collect(arrived.entries)
+        with self._timed("decode"):
+            entries = self._intake.decode(arrived.records)
+        self._collect(entries)
 
     def _wait_s(self) -> float:
         remaining_s = self.batcher.remaining_s(self.clock_s())

@@ -112,7 +112,7 @@ def replay(data: Path, begin: str, until_day: str, speed: float) -> dict[str, An
         folder = Path(name)
         kafka = start_local(folder / "kafka")
         try:
-            topic = kafka.create_topic("news.raw", partitions=1)
+            topic = kafka.create_topic("news.raw", partitions=1, config={"retention.ms": "-1"})
             source = {"kind": "kafka", "kafka": {"bootstrap_servers": [kafka.bootstrap], "topics": [topic]}}
             sections = {
                 "model": {"disabled": False},

@@ -1,5 +1,6 @@
 """The tables of the README, written from the code: `python -m tests.readme` renews them, and a test holds the file to them."""
 
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +14,10 @@ from pydantic.fields import FieldInfo
 from alerts.types import Severity
 from monitor.cli import app
 from monitor.config import Settings
-from monitor.decode import wire_schema
 from monitor.metrics import Metrics
 
 README = Path(__file__).parent.parent / "README.md"
+SCHEMA = README.parent / "monitor" / "schemas" / "news.raw.v1.json"
 
 
 def cell(text: str) -> str:
@@ -104,14 +105,23 @@ def metrics_table() -> str:
     return table(["metric", "type", "labels", "what it says"], rows)
 
 
+def kind_of(field: dict[str, Any], schema: dict[str, Any]) -> str:
+    """What a field of the wire may hold."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return kind_of(schema["$defs"][name], schema) + (", RFC 3339" if "time" in name.lower() else "")
+    if "enum" in field or "const" in field:
+        return " or ".join(f"`{json.dumps(value)}`" for value in field.get("enum", [field.get("const")]))
+    kinds = field.get("type", [])
+    return kinds if isinstance(kinds, str) else " or ".join(kinds)
+
+
 def wire_table() -> str:
-    schema = wire_schema()
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     required = set(schema["required"])
     rows = []
     for name, field in schema["properties"].items():
-        kind = field.get("type", "")
-        kind = " or ".join(kind) if isinstance(kind, list) else kind
-        rows.append([f"`{name}`", kind, "yes" if name in required else "", field["description"]])
+        rows.append([f"`{name}`", kind_of(field, schema), "yes" if name in required else "", field["description"]])
     return table(["field", "type", "required", "meaning"], rows)
 
 

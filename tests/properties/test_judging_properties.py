@@ -1,0 +1,165 @@
+"""However time is handed over, in whatever pieces and with whatever restarts, the same minutes are judged with the same result."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from alerts.judge import Judge
+from alerts.types import Comparison, SeriesSelector, Severity, ThresholdRule
+from monitor.errors import StoreUnavailable
+from monitor.judging import Judging
+from monitor.metrics import Metrics
+from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Metric, Partition, Series, SeriesKind
+from monitor.windows import Windows
+
+BANK = Series(SeriesKind.ENTITY, "bank")
+BEGIN_MS = 1_772_431_200_000
+REACH_MS = 60 * MINUTE_MS
+BLIND_MS = 30 * MINUTE_MS
+RULES = (
+    ThresholdRule(
+        name="burst",
+        metric=Metric.NEGATIVE_STORIES,
+        series=SeriesSelector(SeriesKind.ENTITY),
+        window_ms=10 * MINUTE_MS,
+        comparison=Comparison.AT_LEAST,
+        level=3,
+        clear_level=1,
+        for_ms=2 * MINUTE_MS,
+        severity=Severity.CRITICAL,
+    ),
+    ThresholdRule(
+        name="tone",
+        metric=Metric.NEGATIVE_SHARE,
+        series=SeriesSelector(SeriesKind.ALL),
+        window_ms=60 * MINUTE_MS,
+        comparison=Comparison.ABOVE,
+        level=0.5,
+        clear_level=0.3,
+        minimum_stories=4,
+        keep_firing_ms=5 * MINUTE_MS,
+    ),
+)
+
+
+class Sources:
+    def sources(self, series, window_ms, until_ms):
+        return 5
+
+
+@dataclass
+class Saved:
+    """The store as far as judging knows it; `refusals` says which of the next saves fail."""
+
+    until_ms: int | None = None
+    state: dict = field(default_factory=dict)
+    changes: list = field(default_factory=list)
+    refusals: list = field(default_factory=list)
+
+    def evaluated_until_ms(self):
+        return self.until_ms
+
+    def states(self):
+        return dict(self.state)
+
+    def save(self, evaluations, deliveries, evaluated_until_ms):
+        if self.refusals and self.refusals.pop():
+            raise StoreUnavailable("not now")
+        for evaluation in evaluations:
+            self.changes += [(change.kind, change.at_ms, change.incident.incident_id) for change in evaluation.changes]
+            for key, state in evaluation.states.items():
+                if state is None:
+                    self.state.pop(key, None)
+                else:
+                    self.state[key] = state
+        self.until_ms = evaluated_until_ms
+
+
+def windows_of(history):
+    windows = Windows(REACH_MS, Sources())
+    windows.add(history)
+    return windows
+
+
+def judging_over(history, saved):
+    registry = CollectorRegistry()
+    judging = Judging(
+        judge=Judge(RULES, {"bank": "Bank"}),
+        incidents=saved,
+        windows=windows_of(history),
+        receivers=(),
+        reach_ms=REACH_MS,
+        blind_after_ms=BLIND_MS,
+        metrics=Metrics(registry, [(rule.name, rule.severity) for rule in RULES], []),
+        wall_ms=lambda: 0,
+        announce=lambda: None,
+    )
+    judging.restore()
+    return judging
+
+
+def oracle(history, until_ms):
+    """Every single minute after the first counted one, judged by hand."""
+    windows, judge, states, changes = windows_of(history), Judge(RULES, {"bank": "Bank"}), {}, []
+    for at_ms in range(min(bucket.minute_ms for bucket in history) + MINUTE_MS, until_ms + 1, MINUTE_MS):
+        blind = windows.reading(ALL_SERIES, BLIND_MS, at_ms).documents == 0
+        evaluation = judge.evaluate(at_ms, windows, states, blind=blind)
+        changes += [(change.kind, change.at_ms, change.incident.incident_id) for change in evaluation.changes]
+        for key, state in evaluation.states.items():
+            if state is None:
+                states.pop(key, None)
+            else:
+                states[key] = state
+    return changes, states
+
+
+# Minutes between two buckets: neighbours, the edges of the windows, of blindness, and a long silence.
+gaps = st.sampled_from([0, 1, 2, 9, 10, 11, 29, 30, 31, 59, 60, 61, 700])
+counts = st.tuples(st.integers(0, 4), st.integers(0, 3))
+
+
+@st.composite
+def histories(draw):
+    minute_ms, history = BEGIN_MS, []
+    for gap, (negative, neutral) in draw(st.lists(st.tuples(gaps, counts), min_size=1, max_size=12)):
+        minute_ms += gap * MINUTE_MS
+        count = Count((negative, neutral, 0, 0), (1, 0, 0, 0), -negative)
+        history += [Bucket(Partition("t", 0), minute_ms, series, count) for series in (ALL_SERIES, BANK)]
+    return history
+
+
+@given(histories(), st.data())
+@settings(max_examples=80, deadline=None)
+def test_the_pieces_in_which_time_comes_and_restarts_and_refused_saves_change_nothing(history, data):
+    until_ms = max(bucket.minute_ms for bucket in history) + data.draw(st.sampled_from([0, 1, 11, 61, 200])) * MINUTE_MS
+    begin_ms = min(bucket.minute_ms for bucket in history)
+    steps = data.draw(st.lists(st.integers(begin_ms, until_ms), max_size=8))
+    saved = Saved(refusals=data.draw(st.lists(st.booleans(), max_size=6)))
+    judging = judging_over(history, saved)
+    for mark_ms in [*sorted(steps), *[until_ms] * 8]:
+        if data.draw(st.booleans()):
+            judging = judging_over(history, saved)
+        try:
+            judging.advance(mark_ms)
+        except StoreUnavailable:
+            continue
+    changes, states = oracle(history, until_ms)
+    assert saved.changes == changes
+    assert saved.state == states
+    assert judging.states == states
+    assert judging.evaluated_until_ms == until_ms
+
+
+@given(histories())
+@settings(max_examples=40, deadline=None)
+def test_a_mark_that_goes_back_or_stands_still_judges_nothing(history):
+    saved = Saved()
+    judging = judging_over(history, saved)
+    until_ms = max(bucket.minute_ms for bucket in history) + MINUTE_MS
+    judging.advance(until_ms)
+    before = list(saved.changes)
+    assert judging.advance(until_ms + MINUTE_MS - 1) == 0
+    assert judging.advance(until_ms - 10 * MINUTE_MS) == 0
+    assert saved.changes == before

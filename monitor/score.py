@@ -65,10 +65,10 @@ def score(
 ) -> Iterator[bytes]:
     """One JSON object, ending in a line feed, for each line, in order.
 
-    A line is a `news.raw` document, or `{"text": ..., "entity": ...}`, or, where it does not begin with a brace, plain text. All
-    meet the limits of `settings.documents`. The answer to a line that cannot be read is `{"line": ..., "error": {"reason", "detail"}}`.
-    With a `watchlist` each answer names the `entities` found in the text. No more than one chunk of `settings.batch.max_documents` lines or
-    about `MAX_CHUNK_BYTES` is held at a time. Raises what the classifier raises.
+    A line is a `news.raw` document, or `{"text": ..., "entity": ...}`, or, where it does not begin with a brace, plain text; all
+    meet the limits of `settings.documents`. A line that cannot be read is answered `{"line", "error": {"reason", "detail"}}`. With
+    a `watchlist` each answer names the `entities` found in the text. No more than a chunk of `settings.batch.max_documents` lines,
+    or about `MAX_CHUNK_BYTES`, is held at a time. Raises what the classifier raises.
     """
     reader = _Reader(settings.documents)
     for chunk in _chunks(lines, settings.batch.max_documents):

@@ -415,6 +415,9 @@ def finetune(
     base: Annotated[
         Path | None, typer.Option(help="Folder with the base encoder; default: the installed package, then the hub.")
     ] = None,
+    base_name: Annotated[
+        str | None, typer.Option(help="The base's published name; default: all-MiniLM-L6-v2, or the name of the folder.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the validation parts, the first weights, the order and the dropout.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data; the best one is kept.")] = DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a step.")] = DEFAULT.batch_size,
@@ -456,11 +459,12 @@ def finetune(
     examples = corpus.train
     if limit:
         examples = tuple(random.Random(seed).sample(examples, min(limit, len(examples))))  # noqa: S311 (a sample)
-    for name, counts in corpus.counts.items():
-        console.print(f"{name}: {counts}")
+    for part, counts in corpus.counts.items():
+        console.print(f"{part}: {counts}")
 
-    folder = find_base(base, BASE_NAME)
-    described = describe_base(folder, BASE_NAME)
+    name = base_name or (BASE_NAME if base is None else base.name)
+    folder = find_base(base, name)
+    described = describe_base(folder, name)
     tokenizer = load_tokenizer(folder)
     train = encode(examples, tokenizer, train_max_tokens)
     validation = {name: encode(part, tokenizer, max_tokens) for name, part in corpus.validation.items()}

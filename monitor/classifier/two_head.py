@@ -41,8 +41,8 @@ class TwoHeadClassifier:
     """A `Classifier` made of a checkpoint.
 
     It computes in fp32 everywhere, so that an answer does not depend on what else is in the batch. `undefined` counts the documents
-    for which the model gave no number; they are answered with equal probabilities and count as uncertain. `pass_tokens` is the size of
-    a forward pass, padding included; None: what suits the device.
+    for which the model gave no number; they are answered with equal probabilities and count as uncertain. `pass_tokens` is the size
+    of a forward pass, padding included; None: what suits the device.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", pass_tokens: int | None = None) -> None:

@@ -60,7 +60,7 @@ def listening(secret: Secret) -> Iterator[Desk]:
     class Post(BaseHTTPRequestHandler):
         """One post; the answer is 204 if its signature is right, 401 otherwise."""
 
-        def do_POST(self) -> None:  # noqa: N802 (the library's name)
+        def do_POST(self) -> None:
             """Reads, verifies, answers."""
             body = self.rfile.read(min(int(self.headers.get("content-length", 0)), _MOST_BYTES))
             known = desk.take({name.lower(): value for name, value in self.headers.items()}, body)

@@ -1,4 +1,4 @@
-"""How many documents a second one process takes from Kafka into SQLite without a model, and where the time goes; JSON on standard output.
+"""How many documents a second one process takes from Kafka into SQLite without a model, and where the time goes, as JSON.
 
 `python -m tests.benchmarks.loop_throughput [--records N]`
 """

@@ -1,5 +1,6 @@
 """The classifier: one answer for one text, whatever stands beside it and whatever the device does."""
 
+import itertools
 import math
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_passes_hold_every_text_once_within_the_limit(lengths, pass_tokens):
     assert sorted(place for group in passes for place in group) == list(range(len(lengths)))
     for group in passes:
         assert len(group) == 1 or len(group) * max(lengths[place] for place in group) <= pass_tokens
-    for group, following in zip(passes, passes[1:], strict=False):
+    for group, following in itertools.pairwise(passes):
         assert (len(group) + 1) * max(lengths[place] for place in group) > pass_tokens
         assert min(lengths[place] for place in group) >= max(lengths[place] for place in following)
 

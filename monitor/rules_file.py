@@ -1,96 +1,142 @@
-"""A YAML file of rules in, checked threshold rules out; every fault is reported at once with its path."""
+"""A YAML file of rules to checked threshold rules; every fault of every rule is reported at once, with its path."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Iterator
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from alerts.messages import compile_templates
+from alerts.messages import RENDERING_ERROR, compile_templates
 from alerts.types import Comparison, SeriesSelector, Severity, ThresholdRule
 from monitor.config import Duration, Section, describe_faults, read_yaml
 from monitor.errors import ConfigurationError
 from monitor.types import Metric, SeriesKind
 
-_MINUTE: Final = timedelta(minutes=1)
+_SHORTEST_WINDOW: Final = timedelta(minutes=1)
 _LONGEST_WINDOW: Final = timedelta(hours=24)
-_RANGES: Final = {
+_LONGEST_HOLD: Final = timedelta(days=7)
+_BOUNDS: Final[dict[Metric, tuple[float, float]]] = {
     Metric.NEGATIVE_SHARE: (0.0, 1.0),
     Metric.UNCERTAIN_SHARE: (0.0, 1.0),
     Metric.MEAN_SCORE: (-1.0, 1.0),
-    Metric.NEGATIVE_STORIES: (0.0, float("inf")),
     Metric.STORIES: (0.0, float("inf")),
+    Metric.NEGATIVE_STORIES: (0.0, float("inf")),
 }
+_WORDS: Final = {"above": ">", "at least": ">=", "below": "<", "at most": "<="}
+_RISING: Final = (Comparison.ABOVE, Comparison.AT_LEAST)
 
 
-class _RuleSection(Section):
-    """One rule, as it is written."""
+def _whole_minutes(value: timedelta) -> timedelta:
+    if value < timedelta(0) or value % timedelta(minutes=1):
+        raise ValueError('must be whole minutes, as "15m" or "2h": rules are judged once a minute')
+    return value
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    metric: Metric
-    series: str
-    window: Duration
-    comparison: Comparison
-    level: Annotated[float, Field(allow_inf_nan=False)]
-    clear_level: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    minimum_stories: Annotated[int, Field(ge=0)] = 1
-    minimum_sources: Annotated[int, Field(ge=0)] = 1
-    for_: Annotated[Duration, Field(alias="for")] = timedelta(0)
-    keep_firing: Duration = timedelta(0)
-    severity: Severity = Severity.WARNING
-    labels: Annotated[dict[str, str], Field(default_factory=dict)]
-    annotations: Annotated[dict[str, str], Field(default_factory=dict)]
+
+def _window(value: timedelta) -> timedelta:
+    if not _SHORTEST_WINDOW <= value <= _LONGEST_WINDOW:
+        raise ValueError("must be from 1m to 24h")
+    return value
+
+
+def _hold(value: timedelta) -> timedelta:
+    if value > _LONGEST_HOLD:
+        raise ValueError("must be at most 7d")
+    return value
+
+
+def _spelt(value: object) -> object:
+    """Words of a vocabulary as the enumerations spell them: "Negative share" is "negative_share"."""
+    return value.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(value, str) else value
+
+
+def _comparison(value: object) -> object:
+    """A comparison written as its sign or in words: ">=", "at least", "at_least"."""
+    if not isinstance(value, str):
+        return value
+    words = value.strip().lower().replace("_", " ")
+    return _WORDS.get(words, words)
+
+
+def _selector(value: object) -> object:
+    """The series of "all", "topic", "entity", "topic:Financials" or "entity:halden-bank"."""
+    if not isinstance(value, str):
+        raise ValueError(_SERIES_FORMS)  # noqa: TRY004 (pydantic wants ValueError)
+    kind, colon, name = (part.strip() for part in value.partition(":"))
+    if kind not in set(SeriesKind) or (colon and (not name or kind == SeriesKind.ALL)):
+        raise ValueError(_SERIES_FORMS)
+    return SeriesSelector(SeriesKind(kind), name or None)
+
+
+_SERIES_FORMS: Final = 'must be "all", "topic", "topic:<label>", "entity" (every watched one) or "entity:<id>"'
+
+_Window = Annotated[Duration, AfterValidator(_window), AfterValidator(_whole_minutes)]
+_Hold = Annotated[Duration, AfterValidator(_hold), AfterValidator(_whole_minutes)]
+_Level = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Minimum = Annotated[int, Field(strict=True, ge=0)]
+_TextName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+
+
+class RuleSection(Section):
+    """One rule as it is written in the file."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+    """Names the rule in messages, metrics and the identity of its incidents: a new name is a new rule."""
+    metric: Annotated[Metric, BeforeValidator(_spelt)]
+    """What is compared."""
+    series: Annotated[SeriesSelector, BeforeValidator(_selector)]
+    """What is watched."""
+    window: _Window
+    """How much of the past is read, up to the minute that is judged."""
+    comparison: Annotated[Comparison, BeforeValidator(_comparison)]
+    """How the metric is held against the level."""
+    level: _Level
+    """The limit."""
+    clear_level: _Level | None = None
+    """An incident is over once the metric no longer compares with this; unset: `level`."""
+    minimum_stories: _Minimum = 1
+    """Fewer distinct stories in the window open no incident."""
+    minimum_sources: _Minimum = 1
+    """Fewer distinct sources in the window open no incident."""
+    for_: Annotated[_Hold, Field(alias="for")] = timedelta(0)
+    """How long the condition must hold without a break before an incident opens."""
+    keep_firing: _Hold = timedelta(0)
+    """How long the condition must be over without a break before the incident resolves."""
+    severity: Annotated[Severity, BeforeValidator(_spelt)] = Severity.WARNING
+    """How loud the incident is."""
+    labels: Annotated[dict[_TextName, str], Field(default_factory=dict)]
+    """Templates of what names the incident for the receivers' routing."""
+    annotations: Annotated[dict[_TextName, str], Field(default_factory=dict)]
+    """Templates of what is said about it; `summary` is the sentence in front."""
     receivers: tuple[str, ...] | None = None
+    """Names of the receivers that hear of it; unset: all."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        problems = [*self._duration_faults(), *self._level_faults()]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _duration_faults(self) -> Iterator[str]:
-        if not _MINUTE <= self.window <= _LONGEST_WINDOW:
-            yield "window must be from 1m to 24h"
-        for name, span in (("window", self.window), ("for", self.for_), ("keep_firing", self.keep_firing)):
-            if span % _MINUTE:
-                yield f"{name} must be whole minutes, because rules are judged once a minute"
-
-    def _level_faults(self) -> Iterator[str]:
-        low, high = _RANGES[self.metric]
-        for name, level in (("level", self.level), ("clear_level", self.clear_level)):
-            if level is not None and not low <= level <= high:
-                limits = f"from {low:g} to {high:g}" if high < float("inf") else f"at least {low:g}"
-                yield f"{name} of {self.metric} must be {limits}"
-        if self.clear_level is not None:
-            upwards = self.comparison in {Comparison.ABOVE, Comparison.AT_LEAST}
-            beyond = operator.gt if upwards else operator.lt
-            if beyond(self.clear_level, self.level):
-                yield f"clear_level must not be {'above' if upwards else 'below'} level, or an incident would end as it opens"
-
-    def rule(self, series: SeriesSelector) -> ThresholdRule:
-        """The rule, for the series that `series` names."""
+    def rule(self) -> ThresholdRule:
+        """The rule that this section describes."""
         return ThresholdRule(
             name=self.name,
             metric=self.metric,
-            series=series,
-            window_ms=self.window // timedelta(milliseconds=1),
+            series=self.series,
+            window_ms=_milliseconds(self.window),
             comparison=self.comparison,
             level=self.level,
             clear_level=self.level if self.clear_level is None else self.clear_level,
             minimum_stories=self.minimum_stories,
             minimum_sources=self.minimum_sources,
-            for_ms=self.for_ // timedelta(milliseconds=1),
-            keep_firing_ms=self.keep_firing // timedelta(milliseconds=1),
+            for_ms=_milliseconds(self.for_),
+            keep_firing_ms=_milliseconds(self.keep_firing),
             severity=self.severity,
             labels=self.labels,
             annotations=self.annotations,
             receivers=self.receivers,
         )
+
+
+def _milliseconds(value: timedelta) -> int:
+    return value // timedelta(milliseconds=1)
 
 
 def load_rules(
@@ -100,53 +146,93 @@ def load_rules(
     topics: Collection[str] | None = None,
     receivers: Collection[str] | None = None,
 ) -> tuple[ThresholdRule, ...]:
-    """The rules of a YAML file, in its order; an empty file holds none.
+    """The rules of a file, in its order; an empty file has none.
 
-    A rule that names an entity, a topic or a receiver that is not among the given ones is a fault; what is None is not checked.
-    Raises ConfigurationError that lists every fault as "rules.2.window: what is wrong".
+    Names of entities (ids), topics (labels) and receivers are held against the known ones where these are given. Raises
+    ConfigurationError that lists every fault of every rule as "rules.2.window: what is wrong", counted from 0.
     """
     content = read_yaml(path)
-    problems: list[str] = []
+    listed = _listed(path, content)
+    known = {"entity": entities, "topic": topics, "receiver": receivers}
     rules: list[ThresholdRule] = []
-    names: set[str] = set()
-    for place, item in enumerate(_items(path, content)):
-        where = f"rules.{place}"
+    problems: list[str] = []
+    for number, item in enumerate(listed):
         try:
-            section = _RuleSection.model_validate(item)
-            selector = _selector(section.series, entities, topics)
-            rule = section.rule(selector)
-            compile_templates(rule)
+            rule = RuleSection.model_validate(item).rule()
         except ValidationError as error:
-            problems += [f"{where}.{fault}".replace(".(whole file)", "") for fault in describe_faults(error)]
+            problems.extend(f"rules.{number}.{fault}" for fault in describe_faults(error))
             continue
-        except ConfigurationError as error:
-            problems += [f"{where}.{fault}" for fault in error.problems]
-            continue
-        if rule.name in names:
-            problems.append(f"{where}.name: there is a rule {rule.name!r} already")
-        names.add(rule.name)
-        unknown = sorted(set(rule.receivers or ()) - set(receivers)) if receivers is not None else []
-        problems += [f"{where}.receivers: there is no receiver {name!r}" for name in unknown]
+        problems.extend(f"rules.{number}.{fault}" for fault in _faults(rule, known))
         rules.append(rule)
+    problems.extend(_repeated_names(listed))
     if problems:
         raise ConfigurationError(str(path), problems)
     return tuple(rules)
 
 
-def _items(path: Path, content: Any) -> list[Any]:
+def _listed(path: Path, content: Any) -> list[Any]:
+    """The items under `rules`."""
     if content is None:
         return []
-    if not isinstance(content, dict) or set(content) != {"rules"} or not isinstance(content["rules"], list):
-        raise ConfigurationError(str(path), ["(whole file): must hold one key, rules, with a list"])
-    return content["rules"]
+    if not isinstance(content, dict):
+        raise ConfigurationError(str(path), ['(whole file): must be a mapping with the key "rules"'])
+    problems = [f"{key}: unknown key" for key in content if key != "rules"]
+    listed = content.get("rules")
+    if listed is not None and not isinstance(listed, list):
+        problems.append('rules: must be a list, each item beginning with "- name: ..."')
+    if problems:
+        raise ConfigurationError(str(path), problems)
+    return listed or []
 
 
-def _selector(text: str, entities: Collection[str] | None, topics: Collection[str] | None) -> SeriesSelector:
-    """The selector of "all", "entity", "entity:id", "topic" or "topic:label". Raises ConfigurationError."""
-    kind, colon, name = text.partition(":")
-    if kind not in set(SeriesKind) or (kind == SeriesKind.ALL and colon) or (colon and not name):
-        raise ConfigurationError("", [f'series: {text!r} is none of "all", "entity", "entity:id", "topic", "topic:label"'])
-    known = entities if kind == SeriesKind.ENTITY else topics
-    if name and known is not None and name not in known:
-        raise ConfigurationError("", [f"series: there is no {kind} {name!r}"])
-    return SeriesSelector(SeriesKind(kind), name or None)
+def _repeated_names(listed: list[Any]) -> Iterator[str]:
+    first: dict[object, int] = {}
+    for number, item in enumerate(listed):
+        name = item.get("name") if isinstance(item, dict) else None
+        if isinstance(name, str) and first.setdefault(name, number) != number:
+            yield f"rules.{number}.name: {name!r} is already the name of rules.{first[name]}"
+
+
+def _faults(rule: ThresholdRule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
+    """What is wrong with a rule whose parts are each well formed."""
+    yield from _level_faults(rule)
+    yield from _unknown_names(rule, known)
+    if RENDERING_ERROR in rule.annotations:
+        yield f"annotations.{RENDERING_ERROR}: this name is ours: it says what could not be rendered"
+    try:
+        compile_templates(rule)
+    except ConfigurationError as error:
+        yield from error.problems
+
+
+def _level_faults(rule: ThresholdRule) -> Iterator[str]:
+    lowest, highest = _BOUNDS[rule.metric]
+    for name, level in (("level", rule.level), ("clear_level", rule.clear_level)):
+        # An unset clear level repeats the level, and so would its fault.
+        if not lowest <= level <= highest and (name == "level" or level != rule.level):
+            span = "at least 0" if highest == float("inf") else f"from {lowest:g} to {highest:g}"
+            yield f"{name}: {level:g} is no {rule.metric}, which is {span}"
+    rising = rule.comparison in _RISING
+    if rule.clear_level > rule.level if rising else rule.clear_level < rule.level:
+        side = "at most" if rising else "at least"
+        yield f"clear_level: must be {side} the level ({rule.level:g}), or an incident would be over before it began"
+    if not _can_open(rule):
+        yield f"level: no {rule.metric} is {rule.comparison} {rule.level:g} with minimum_stories {rule.minimum_stories}"
+
+
+def _can_open(rule: ThresholdRule) -> bool:
+    """Whether any value of the metric satisfies the rule."""
+    lowest, highest = _BOUNDS[rule.metric]
+    if rule.metric is Metric.STORIES:
+        lowest = float(max(rule.minimum_stories, rule.minimum_sources))
+    return rule.comparison.holds(highest if rule.comparison in _RISING else lowest, rule.level)
+
+
+def _unknown_names(rule: ThresholdRule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
+    named = [("series", str(rule.series.kind), rule.series.name)] if rule.series.name is not None else []
+    named += [(f"receivers.{number}", "receiver", name) for number, name in enumerate(rule.receivers or ())]
+    for path, kind, name in named:
+        names = known[kind]
+        if names is not None and name not in names:
+            near = get_close_matches(name or "", sorted(names), n=1)
+            yield f"{path}: there is no {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

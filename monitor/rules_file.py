@@ -157,6 +157,9 @@ def load_rules(
     rules: list[ThresholdRule] = []
     problems: list[str] = []
     for number, item in enumerate(listed):
+        if not isinstance(item, dict):
+            problems.append(f"rules.{number}: must be a mapping with name, metric, series, window, comparison and level")
+            continue
         try:
             rule = RuleSection.model_validate(item).rule()
         except ValidationError as error:

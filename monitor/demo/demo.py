@@ -87,7 +87,7 @@ def run_demo(*, speed: float, seed: int, keep: Path | None, null: bool, console:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bellwether-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "news.jsonl").exists():
-            console.print(Text(f"{folder} holds an earlier demo: name another folder, or empty it", style="red"))
+            console.print(Text(f"{folder} holds an earlier demo: name another folder, or empty it", style="red"), soft_wrap=True)
             return 2
         configure_logging(LogSettings(format="json"), stack.enter_context((folder / "bellwether.log").open("w", encoding="utf-8")))
         desk = stack.enter_context(listening(Secret(_SECRET)))
@@ -205,7 +205,9 @@ def _summarise(stage: _Stage, console: Console, keep: Path | None) -> None:
     rejected = ", ".join(f"{number} {reason}" for reason, number in sorted(balance.rejected.items()))
     console.rule("the day is over", align="left")
     console.print(f"{balance.consumed:,} lines: {balance.stories:,} stories, {balance.copies:,} copies of them", highlight=False)
-    console.print(f"{balance.stale} stale, {balance.duplicate} sent twice; dead letters: {rejected}", highlight=False)
+    console.print(
+        f"{balance.stale} stale, {balance.duplicate} sent twice; dead letters: {rejected}", highlight=False, soft_wrap=True
+    )
     console.print(f"{len(picture.messages)} webhooks received, every signature verified; {picture.forged} refused", highlight=False)
     first = f"{stage.first_incident_s:.0f} s" if stage.first_incident_s is not None else "never"
     console.print(f"{picture.elapsed_s:.0f} s on the wall, the first incident after {first}\n", highlight=False)
@@ -213,7 +215,7 @@ def _summarise(stage: _Stage, console: Console, keep: Path | None) -> None:
         console.print(incident_line(incident), soft_wrap=True)
     console.print(Text(_lead(picture.incidents)), soft_wrap=True)
     where = "" if keep is None else f"\nThe day, the database and the log are in {keep}."
-    console.print(Text(f"{where}\n{_NEXT}"))
+    console.print(Text(f"{where}\n{_NEXT}"), soft_wrap=True)
 
 
 def _lead(incidents: object) -> str:

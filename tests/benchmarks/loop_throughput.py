@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import json
 import platform
 import tempfile
@@ -19,7 +20,10 @@ from tests.kafka.server import start_local
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 STAGES = ("poll", "decode", "prepare", "classify", "place", "save", "judge")
-WORDS = [f"{head}{tail}" for head in "bakidofugelamenuposarituvowyza" for tail in ("rnel", "stom", "vix", "quod", "lint", "mbar")]
+SYLLABLES = [f"{consonant}{vowel}" for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
+# Eight thousand words, the k-th as frequent as 1/k: about what English headlines are made of.
+WORDS = [f"{first}{second}{third}" for first in SYLLABLES[:20] for second in SYLLABLES[::3] for third in SYLLABLES[::4]][:8_000]
+FREQUENCIES = list(itertools.accumulate(1 / rank for rank in range(1, len(WORDS) + 1)))
 
 
 def documents(number: int, per_minute: int) -> list[bytes]:
@@ -29,7 +33,7 @@ def documents(number: int, per_minute: int) -> list[bytes]:
     lines = []
     for place in range(number):
         fresh = not titles or chance.random() < 0.8
-        title = " ".join(chance.choices(WORDS, k=12)) if fresh else chance.choice(titles[-2_000:])
+        title = " ".join(chance.choices(WORDS, cum_weights=FREQUENCIES, k=12)) if fresh else chance.choice(titles[-2_000:])
         if fresh:
             titles.append(title)
         moment = (BEGIN + timedelta(minutes=place / per_minute)).isoformat()

@@ -34,6 +34,16 @@ _PRIVATE: Final = (
     ipaddress.IPv4Network("192.168.0.0/16"),
     ipaddress.IPv6Network("fc00::/7"),
 )
+_SPECIAL: Final = (
+    ipaddress.IPv4Network("192.0.0.0/24"),
+    ipaddress.IPv4Network("192.88.99.0/24"),
+    ipaddress.IPv6Network("3fff::/20"),
+)
+"""In the IANA's registries of special addresses, and not in the standard library of every Python that we run on."""
+
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that has been given out to be reached from everywhere."""
+
 _SHARED: Final = ipaddress.IPv4Network("100.64.0.0/10")
 _CLOUD_SERVICE: Final = ipaddress.IPv4Address("168.63.129.16")
 """The address under which Azure offers its virtual machines metadata and keys: public by its number, not by its nature."""
@@ -73,7 +83,13 @@ def address_fault(address: Address, *, allow_private: bool) -> str | None:
         return None if allow_private else local
     if address.is_multicast:
         return "multicast"
-    return None if address.is_global and not address.is_reserved else "reserved"
+    return None if _is_public(address) else "reserved"
+
+
+def _is_public(address: Address) -> bool:
+    if not address.is_global or address.is_reserved or any(address in network for network in _SPECIAL):
+        return False
+    return address.version == 4 or address in _UNICAST
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -171,7 +187,7 @@ def _resolve(resolver: Resolver, host: str, port: int, deadline: Deadline) -> Se
     except queue.Empty:
         raise httpcore2.ConnectTimeout("name resolution took too long") from None
     if isinstance(answer, OSError | UnicodeError):
-        raise httpcore2.ConnectError("name resolution failed") from answer
+        raise httpcore2.ConnectError(answer) from answer
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -198,9 +214,9 @@ class _TimedStream(httpcore2.NetworkStream):
             try:
                 view = view[connection.send(view) :]
             except TimeoutError as error:
-                raise httpcore2.WriteTimeout("the receiver takes nothing more") from error
+                raise httpcore2.WriteTimeout(error) from error
             except OSError as error:
-                raise httpcore2.WriteError("the receiver takes nothing more") from error
+                raise httpcore2.WriteError(error) from error
 
     def close(self) -> None:
         self._stream.close()

@@ -205,10 +205,11 @@ def _explain(error: Exception) -> tuple[AttemptResult, str]:
         return AttemptResult.TIMED_OUT, "the receiver did not answer in time"
     if isinstance(error, httpcore2.ProtocolError):
         return AttemptResult.UNREACHABLE, "the connection ended before an answer, or the answer is not HTTP"
-    return AttemptResult.UNREACHABLE, _network_fault(error.__cause__)
+    # On its way out of the library an error loses its cause, and keeps it as its argument.
+    return AttemptResult.UNREACHABLE, _network_fault(error.args[0] if error.args else None)
 
 
-def _network_fault(cause: BaseException | None) -> str:
+def _network_fault(cause: object) -> str:
     """What the system said, without the names and addresses that its sentences may quote."""
     match cause:
         case socket.gaierror() | UnicodeError():

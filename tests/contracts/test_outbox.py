@@ -1,4 +1,4 @@
-"""What a sender may rely on in an outbox, kept by every implementation."""
+"""The outbox in SQL keeps the contract of every outbox, and what a person may do with it besides."""
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +8,7 @@ from alerts.types import Attempt, AttemptResult, Delivery, DeliveryStatus, Evalu
 from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
 from monitor.store.outbox import SqlOutbox
+from tests.contracts.outbox_contract import *  # noqa: F403 (the contract's tests run here with the outbox in SQL)
 
 FAILED = Attempt(AttemptResult.REFUSED, 500, "the receiver answered 500", 0.1)
 DONE = Attempt(AttemptResult.DELIVERED, 204, "accepted", 0.1)
@@ -27,6 +28,22 @@ def outbox_of(tmp_path):
         return SqlOutbox(engine)
 
     return make
+
+
+@pytest.fixture
+def make_outbox(tmp_path_factory):
+    """As the contract wants it: a fresh outbox for each call."""
+    engines = []
+
+    def make(deliveries):
+        engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('outbox') / 'store.db'}")
+        engines.append(engine)
+        Incidents(engine).save([Evaluation(0, {}, ())], deliveries, 0)
+        return SqlOutbox(engine)
+
+    yield make
+    for engine in engines:
+        engine.dispose()
 
 
 def names(deliveries):

@@ -219,15 +219,17 @@ def _level_faults(rule: ThresholdRule) -> Iterator[str]:
     if rule.clear_level > rule.level if rising else rule.clear_level < rule.level:
         side = "at most" if rising else "at least"
         yield f"clear_level: must be {side} the level ({rule.level:g}), or an incident would be over before it began"
-    if not _can_open(rule):
-        yield f"level: no {rule.metric} is {rule.comparison} {rule.level:g} with minimum_stories {rule.minimum_stories}"
+    if lowest <= rule.level <= highest and not _can_open(rule):
+        gate = f" with minimum_stories {rule.minimum_stories}" if rule.metric is Metric.STORIES else ""
+        yield f"level: no {rule.metric} is ever {rule.comparison} {rule.level:g}{gate}"
 
 
 def _can_open(rule: ThresholdRule) -> bool:
     """Whether any value of the metric satisfies the rule."""
     lowest, highest = _BOUNDS[rule.metric]
     if rule.metric is Metric.STORIES:
-        lowest = float(max(rule.minimum_stories, rule.minimum_sources))
+        # A source needs a story to be counted; many sources can copy a single one.
+        lowest = float(max(rule.minimum_stories, min(rule.minimum_sources, 1)))
     return rule.comparison.holds(highest if rule.comparison in _RISING else lowest, rule.level)
 
 

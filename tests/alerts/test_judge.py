@@ -216,6 +216,13 @@ def test_two_rules_of_one_series_are_two_incidents():
     assert len({change.incident.incident_id for change in changes}) == 4
 
 
+def test_the_series_of_a_rule_are_judged_in_their_order():
+    names = {f"bank-{number:02}": "Bank" for number in range(30)}
+    readings = FakeReadings({Series(SeriesKind.ENTITY, name): BAD for name in reversed(names)})
+    changes = Judge([a_rule()], names).evaluate(minutes(1), readings, {}, blind=False).changes
+    assert [change.incident.series.name for change in changes] == list(names)
+
+
 def test_what_is_removed_comes_last_and_in_order():
     judge = Judge([a_rule(name=name) for name in ("y", "x")], NAMES)
     readings = FakeReadings({HALDEN: BAD, NORDIA: BAD})

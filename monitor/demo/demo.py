@@ -40,12 +40,12 @@ from monitor.demo.show import Picture, clock, incident_line, screen
 from monitor.log import configure_logging
 from monitor.rules_file import load_rules
 from monitor.store.engine import open_engine
+from monitor.types import MINUTE_MS
 from monitor.watchlist import load_watchlist
 
 _SECRET: Final = "whsec_QmVsbHdldGhlciBkZW1vOiBhbnlib2R5IG1heSBrbm93"  # noqa: S105 (it protects a loopback port for a minute)
 _REFRESH_S: Final = 0.25
 _CATCH_UP_S: Final = 300.0
-_TELL_S: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -76,9 +76,12 @@ class _Stage:
             forged=self.desk.forged,
         )
 
-    def consumed(self) -> bool:
-        """Whether the whole day was written and read."""
-        return self.feeder.done and self.daemon.metrics.balance.consumed >= len(self.lines)
+    def over(self) -> bool:
+        """Whether the whole day was written, read and judged to its last minute."""
+        if not self.feeder.done or self.daemon.metrics.balance.consumed < len(self.lines):
+            return False
+        last_ms = round(self.lines[-1].at.timestamp() * 1000)
+        return (self.daemon.incidents.evaluated_until_ms() or 0) >= last_ms - last_ms % MINUTE_MS
 
 
 def run_demo(*, speed: float, seed: int, keep: Path | None, null: bool, console: Console) -> int:
@@ -169,8 +172,7 @@ def _watch(stage: _Stage, codes: list[int], look: Callable[[Picture], None]) -> 
             ended_s = time.monotonic()
         if ended_s is not None:
             late_s = time.monotonic() - ended_s
-            told = stage.consumed() and stage.daemon.outbox.waiting() == 0
-            if (told and late_s > 2 * _REFRESH_S) or late_s > _CATCH_UP_S or (stage.consumed() and late_s > _TELL_S):
+            if (stage.over() and stage.daemon.outbox.waiting() == 0) or late_s > _CATCH_UP_S:
                 return
         time.sleep(_REFRESH_S)
 

@@ -226,6 +226,17 @@ def test_a_receiver_that_hangs_delays_nobody_else():
     assert max(outbox.limits) == 256, "the backlog of the one does not hide the messages of the other"
 
 
+def test_it_rests_while_all_that_is_due_waits_behind_an_attempt_under_way():
+    outbox, hold = WatchedOutbox(), threading.Event()
+    slow = ScriptedChannel(hold=hold)
+    outbox.add([a_delivery("a"), a_delivery("b")])
+    with running(outbox, {"desk": slow}):
+        assert slow.begun.wait(10)
+        with outbox.changed:
+            assert not outbox.changed.wait_for(lambda: len(outbox.limits) > 20, timeout=0.3)
+        hold.set()
+
+
 def test_new_messages_go_out_while_another_receiver_hangs():
     outbox, hold = WatchedOutbox(), threading.Event()
     slow, quick = ScriptedChannel(hold=hold), ScriptedChannel()

@@ -399,7 +399,11 @@ def describe(
         recipe=asdict(recipe),
         seed=recipe.seed,
         metrics=metrics,
-        epochs=tuple({"epoch": epoch.number, "loss": round(epoch.loss, 4), **epoch.macro_f1} for epoch in epochs),
+        epochs=tuple(
+            {"epoch": epoch.number, "loss": round(epoch.loss, 4)}
+            | {part: round(score, 4) for part, score in epoch.macro_f1.items()}
+            for epoch in epochs
+        ),
         libraries={"python": platform.python_version(), **{name: version(name) for name in libraries}},
     )
 

@@ -102,6 +102,9 @@ def load_watchlist(path: Path) -> WatchList:
     items, problems = _items(read_yaml(path))
     entities: dict[int, Entity] = {}
     for place, item in enumerate(items):
+        if not isinstance(item, dict):
+            problems.append(f"entities.{place}: must be a mapping with id and name")
+            continue
         try:
             entities[place] = _EntitySection.model_validate(item).entity()
         except ValidationError as error:

@@ -20,8 +20,8 @@ def oracle(entities, text):
 
     def spans(alias):
         flags = re.IGNORECASE if alias.case == "ignore" else 0
-        left = r"(?<!\w)" if re.match(r"\w", alias.text) else ""
-        right = r"(?!\w)" if re.search(r"\w$", alias.text) else ""
+        left = r"(?:(?<!\w)|(?=[一-鿿])|(?<=[一-鿿]))" if re.match(r"\w", alias.text) else ""
+        right = r"(?:(?!\w)|(?<=[一-鿿])|(?=[一-鿿]))" if re.search(r"\w$", alias.text) else ""
         whole = re.compile(f"(?={left}({re.escape(alias.text)}){right})", flags)
         return [match.span(1) for match in whole.finditer(text)]
 
@@ -44,7 +44,7 @@ def oracle(entities, text):
     return tuple(entities[place].id for place in sorted(first, key=first.get))
 
 
-words = st.sampled_from(["Ann", "Ann Bo", "Bo", "Bo Cy", "Cy", "ann", "Ann Bo Cy", "$ANN", "Dé"])
+words = st.sampled_from(["Ann", "Ann Bo", "Bo", "Bo Cy", "Cy", "ann", "Ann Bo Cy", "$ANN", "Dé", "包商", "包商银行", "Ann银行"])
 aliases = st.lists(st.builds(Alias, words, st.sampled_from(["exact", "ignore"])), max_size=3)
 
 
@@ -56,11 +56,13 @@ def watched(draw):
     for place, name in enumerate(names):
         own = [alias for alias in draw(aliases) if alias.text.casefold() not in taken]
         taken |= {alias.text.casefold() for alias in own}
-        entities.append(Entity(f"e{place}", name, tuple(own), tuple(draw(st.lists(st.builds(Alias, words), max_size=2)))))
+        entities.append(Entity(f"e{place}", name, tuple(own), tuple(draw(aliases))))
     return entities
 
 
-texts = st.lists(st.sampled_from(["Ann", "Bo", "Cy", "ann", "BO", "$ANN", "Dé", "x", "'s", ",", "Anna", "_"]), max_size=9)
+texts = st.lists(
+    st.sampled_from(["Ann", "Bo", "Cy", "ann", "BO", "$ANN", "Dé", "x", "'s", ",", "Anna", "_", "7", "包商", "银行"]), max_size=9
+)
 
 
 @given(watched(), texts, st.sampled_from([" ", ""]))
@@ -82,6 +84,19 @@ def test_a_text_names_whom_plain_regular_expressions_find(entities, parts, betwe
         ("Ally, then Halden", ("ally", "halden")),
         ("Halden and Ally and Halden", ("halden", "ally")),
         ("监管部门称包商银行被接管", ("baoshang",)),
+        ("包商银行", ("baoshang",)),
+        ("HSBC包商银行2019", ("baoshang",)),
+        ("Halden在上海", ("halden",)),
+        ("上海Halden", ("halden",)),
+        ("Halden가", ("halden",)),
+        ("Haldenの", ("halden",)),
+        ("Haldens", ()),
+        ("2Halden", ()),
+        ("Halden_2", ()),
+        ("xHalden", ()),
+        ("Halden", ("halden",)),
+        ("Halden\u2019s", ("halden",)),
+        ("Ally\u00a0Financial", ("ally",)),
         ("$HLDN falls", ("halden",)),
         ("A$HLDN", ("halden",)),
     ],
@@ -97,13 +112,90 @@ def test_a_name_inside_a_longer_name_of_another_is_not_meant():
     assert watchlist.match("Santander Consumer grows, Santander too") == ("consumer", "santander")
 
 
-def test_the_order_is_that_of_the_first_mention_and_an_empty_list_finds_nothing():
+def test_an_empty_list_finds_nothing():
     assert WatchList().match("anything") == ()
+    assert dict(WatchList().entities) == dict(WatchList().names) == {}
+
+
+def test_an_exclusion_speaks_for_its_own_entity_only():
+    watchlist = WatchList([Entity("ally", "Ally", (), (Alias("ally mcbeal", "ignore"),)), Entity("show", "McBeal")])
+    assert watchlist.match("Ally McBeal") == ("show",)
+    assert watchlist.match("Ally McBeal on Ally") == ("show", "ally")
+    assert watchlist.match("Ally McBeals") == ("ally",)
+
+
+def test_an_excluded_name_hides_no_shorter_one():
+    watchlist = WatchList(
+        [Entity("bank", "Santander"), Entity("consumer", "Santander Consumer", (), (Alias("Santander Consumer Day"),))]
+    )
+    assert watchlist.match("Santander Consumer Day") == ("bank",)
+
+
+def test_without_regard_to_case_places_stay_places_in_the_text():
+    watchlist = WatchList(
+        [Entity("ally", "Ally", (Alias("ally bank", "ignore"),)), Entity("fuss", "Fuß", (Alias("gruß ag", "ignore"),))]
+    )
+    assert watchlist.match("İİİ ALLY BANK") == ("ally",)
+    assert watchlist.match("İİİALLY BANK") == ()
+    assert watchlist.match("ßß ALLY BANKß") == ()
+    assert watchlist.match("die GRUß AG") == ("fuss",)
+
+
+def test_composed_and_decomposed_letters_are_the_same():
+    composed, decomposed = "Crédit Agricole", "Cre\u0301dit Agricole"
+    for written in (composed, decomposed):
+        watchlist = WatchList([Entity("ca", written, (Alias("société x", "ignore"),))])
+        assert watchlist.match(f"bei {composed}") == watchlist.match(f"bei {decomposed}") == ("ca",)
+        assert watchlist.match("SOCIE\u0301TE\u0301 X") == ("ca",)
+
+
+def test_aliases_may_be_written_with_typographic_signs():
+    assert listed(m=["Moody\u2019s"]).match("Moody's cuts") == ("m",)
+    assert listed(m=["Ann\u00a0Co"]).match("Ann Co") == ("m",)
+
+
+def test_a_text_that_repeats_a_name_for_ever_takes_no_longer_per_mention():
+    watchlist = listed(ann=["Ann"], bo=["Ann Bo"])
+    assert watchlist.match("Ann Bo Ann " * 50_000) == ("bo", "ann")
+
+
+def test_ids_come_in_the_order_of_the_file():
+    assert list(listed(b=["Bo"], a=["Ann"]).entities) == ["b", "a"]
+
+
+@pytest.mark.parametrize("aliases", [("Ann", "Ann"), ("ann", "Ann")])
+def test_an_entity_may_repeat_itself(aliases):
+    assert WatchList([Entity("a", "Ann", tuple(Alias(alias, "ignore") for alias in aliases))]).match("ANN") == ("a",)
+
+
+def test_names_that_differ_in_case_may_belong_to_two_if_case_counts():
+    watchlist = listed(bank=["Ally"], system=["ALLY"])
+    assert watchlist.match("ALLY and Ally") == ("system", "bank")
+    with pytest.raises(ConfigurationError, match="'Ally' already names 'system'"):
+        WatchList([Entity("system", "ALLY Inc", (Alias("ALLY", "ignore"),)), Entity("bank", "Ally")])
+    with pytest.raises(ConfigurationError, match="'Ally' already names 'system'"):
+        WatchList([Entity("system", "ALLY"), Entity("bank", "Ally Inc", (Alias("Ally", "ignore"),))])
 
 
 FAULTS = {
     "the same id twice": ("entities: [{id: a, name: Ann}, {id: a, name: Bob}]", "entities.1.id"),
     "one alias for two": ("entities: [{id: a, name: Ann}, {id: b, name: Bob, aliases: [Ann]}]", "entities.1"),
+    "one alias for two, composed otherwise": (
+        'entities: [{id: a, name: Cr\u00e9dit}, {id: b, name: Bob, aliases: [Ann, "Cre\\u0301dit"]}]',
+        "entities.1.aliases.1: 'Cre\u0301dit' already names 'a' (entities.0.name)",
+    ),
+    "a name of one letter": ("entities: [{id: a, name: X}]", "entities.0.name"),
+    "a name that YAML takes for something else": ("entities: [{id: a, name: NO}]", "entities.0.name: must be text"),
+    "an alias that YAML takes for a number": ("entities: [{id: a, name: Ann, aliases: [360]}]", "aliases.0.text: must be text"),
+    "a long alias": (f"entities: [{{id: a, name: {'n' * 201}}}]", "entities.0.name: has more than 200"),
+    "an exclusion of one letter": ("entities: [{id: a, name: Ann, exclusions: [A]}]", "entities.0.exclusions.0"),
+    "an id of 64 characters": (f"entities: [{{id: {'i' * 64}, name: Ann}}]", "entities.0.id"),
+    "an id that begins with a dash": ("entities: [{id: -a, name: Ann}]", "entities.0.id"),
+    "no mapping": ("[{id: a, name: Ann}]", "(whole file)"),
+    "no list": ("entities: {a: Ann}", "entities: must be a list"),
+    "an entity that is a text": ("entities: [Ann]", "entities.0: must be a mapping"),
+    "another key": ("{entities: [], watch: []}", "watch: unknown key"),
+    "no YAML": ("entities: [", "is not YAML"),
     "an alias of one letter": ("entities: [{id: a, name: Ann, aliases: [A]}]", "entities.0.aliases.0"),
     "a blank alias": ("entities: [{id: a, name: Ann, aliases: ['  ']}]", "entities.0.aliases.0"),
     "a bad id": ("entities: [{id: A B, name: Ann}]", "entities.0.id"),
@@ -130,3 +222,35 @@ def test_a_file_says_who_is_watched(tmp_path):
     assert watchlist.match("ANN CO up") == ("a",)
     assert watchlist.match("Ann Arbor rain") == ()
     assert dict(watchlist.names) == {"a": "Ann Co"}
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    path = tmp_path / "watchlist.yaml"
+    text = """
+    other: 1
+    entities:
+      - {id: A, name: Ann}
+      - {id: b, name: Bo, aliases: [x, ""]}
+      - {id: c, name: Cy Co}
+      - {id: c, name: Cyril}
+      - {id: d, name: Cyril}
+    """
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_watchlist(path)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "other",
+        "entities.0.id",
+        "entities.1.aliases.0.text",
+        "entities.1.aliases.1.text",
+        "entities.3.id",
+        "entities.4.name",
+    ]
+    assert caught.value.origin == str(path)
+
+
+@pytest.mark.parametrize("text", ["", "entities:", "entities: []", "{}"])
+def test_an_empty_file_watches_nobody(tmp_path, text):
+    path = tmp_path / "watchlist.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert not load_watchlist(path).entities

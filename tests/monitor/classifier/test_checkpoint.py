@@ -9,6 +9,7 @@ import torch
 
 from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base
 from monitor.classifier.checkpoint import checkpoint_folder, load_checkpoint, read_labels, write_checkpoint
+from monitor.classifier.load import load_classifier
 from monitor.classifier.manifest import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -283,7 +284,27 @@ def test_the_manifest_keeps_what_it_was_given(base, tmp_path):
     assert complete.max_tokens == MAX_TOKENS
 
 
-@pytest.mark.skipif(not SHIPPED.is_dir(), reason="this tree has no shipped checkpoint")
+shipped = pytest.mark.skipif(not SHIPPED.is_dir(), reason="this tree has no shipped checkpoint")
+
+
+@shipped
+def test_the_shipped_checkpoint_loads_and_answers_as_it_should():
+    classifier = load_classifier(ModelSettings(device="cpu"))
+    bad, dull, good = classifier.classify(
+        classifier.prepare(
+            [
+                "Orlen Vale Bank shares plunge 22% after it warns on bad loans",
+                "Castor Trust names new head of compliance",
+                "Halden Savings profit jumps 35% on record lending",
+            ]
+        )
+    )
+    assert (bad.tone, dull.tone, good.tone) == ("negative", "neutral", "positive")
+    assert (bad.topic, dull.topic, good.topic) == ("Stock Movement", "Personnel Change", "Financials")
+    assert classifier.undefined == 0
+
+
+@shipped
 def test_the_shipped_checkpoint_says_where_it_comes_from():
     manifest = read_manifest(SHIPPED)
     assert len(manifest.topic.labels) == 20

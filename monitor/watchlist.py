@@ -231,29 +231,20 @@ class _Patterns:
 
 
 def _named(spans: Iterable[_Span]) -> Iterator[int]:
-    """The entities whose aliases count, in order, from sorted spans; in one sweep, because a text may repeat a name for ever.
+    """The entities that sorted spans name, in order; in one sweep, because a text may repeat a name for ever.
 
-    What holds a span came before it, so it is enough to know how far the exclusions of each entity reach, and how far the aliases
-    of the two entities that reach furthest. Two entities never share a span: they share no alias.
+    What holds a span came before it, so an alias counts when it reaches further than all before it. One that lies only inside
+    another alias of its own entity adds nothing: that one has named the entity, unless it lies inside another's itself.
     """
     excluded_until: dict[int, int] = {}
-    furthest = second = (-1, -1)
+    reached = 0
     for _, minus_end, (names, entity) in spans:
         end = -minus_end
         if not names:
-            excluded_until[entity] = max(end, excluded_until.get(entity, -1))
-            continue
-        if excluded_until.get(entity, -1) >= end:
-            continue
-        others_until, _ = second if furthest[1] == entity else furthest
-        if others_until < end:
+            excluded_until[entity] = max(end, excluded_until.get(entity, 0))
+        elif end > max(reached, excluded_until.get(entity, 0)):
+            reached = end
             yield entity
-        if furthest[1] == entity:
-            furthest = max(furthest, (end, entity))
-        elif end > furthest[0]:
-            furthest, second = (end, entity), furthest
-        elif end > second[0]:
-            second = (end, entity)
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:

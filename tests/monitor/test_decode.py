@@ -103,7 +103,7 @@ def test_a_version_is_the_same_as_a_number_and_as_text():
 
 
 def test_invisible_characters_are_stripped_and_white_space_is_trimmed():
-    text = " \ufeffHal\u00adden\u200b Bank\u202e \u2066loses\u2069\u0085\u007f\u200d \n"
+    text = "\u200b \ufeffHal\u00adden\u200b Bank\u202e \u2066loses\u2069\u0085\u007f\u200d \n\u200e"
     document = accepted(wire(headline=text, body_text=text, source=" Example\u200e Wire ", uri=" urn:\u200ba "))
     assert document.headline == document.body == "Halden Bank loses"
     assert (document.source, document.uri) == ("Example Wire", "urn:a")

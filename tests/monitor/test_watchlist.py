@@ -131,6 +131,17 @@ def test_an_excluded_name_hides_no_shorter_one():
     assert watchlist.match("Santander Consumer Day") == ("bank",)
 
 
+def test_an_exclusion_inside_an_exclusion_shortens_nothing():
+    watchlist = WatchList([Entity("cy", "Cy", (), (Alias("Ann Bo Cy"), Alias("Bo")))])
+    assert watchlist.match("Ann Bo Cy") == ()
+    assert watchlist.match("Ann Bo Cy Cy") == ("cy",)
+
+
+def test_a_name_across_the_end_of_another_counts_and_one_inside_both_does_not():
+    watchlist = listed(a=["Ann Bo"], b=["Bo Cy"], c=["Bo"])
+    assert watchlist.match("Ann Bo Cy") == ("a", "b")
+
+
 def test_without_regard_to_case_places_stay_places_in_the_text():
     watchlist = WatchList(
         [Entity("ally", "Ally", (Alias("ally bank", "ignore"),)), Entity("fuss", "Fuß", (Alias("gruß ag", "ignore"),))]
@@ -247,6 +258,12 @@ def test_every_mistake_is_told_at_once(tmp_path):
         "entities.4.name",
     ]
     assert caught.value.origin == str(path)
+
+
+def test_the_longest_alias_and_the_longest_id_pass(tmp_path):
+    path = tmp_path / "watchlist.yaml"
+    path.write_text(f"entities: [{{id: {'i' * 63}, name: {'n' * 200}, aliases: [Ab]}}]", encoding="utf-8")
+    assert load_watchlist(path).match("Ab") == ("i" * 63,)
 
 
 @pytest.mark.parametrize("text", ["", "entities:", "entities: []", "{}"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 from rich.console import Console
@@ -155,11 +154,12 @@ def score(
     stops. Give "-" to read standard input.
     """
     from monitor.classifier.load import load_classifier
+    from monitor.score import read_lines
     from monitor.score import score as score_lines
     from monitor.watchlist import load_watchlist
 
     settings = load_settings(config)
-    lines = _lines(file)
+    lines = read_lines(_open(file), settings.documents.max_bytes)
     watchlist = None if settings.watchlist_file is None else load_watchlist(settings.watchlist_file)
     classifier = load_classifier(settings.model)
     for line in score_lines(lines, classifier, settings, watchlist):
@@ -167,11 +167,12 @@ def score(
     sys.stdout.buffer.flush()
 
 
-def _lines(file: str) -> Iterator[bytes]:
+def _open(file: str) -> BinaryIO:
+    """The file, or standard input for "-". Raises ConfigurationError when it cannot be read."""
     if file == "-":
-        return iter(sys.stdin.buffer)
+        return sys.stdin.buffer
     try:
-        return iter(Path(file).open("rb"))
+        return Path(file).open("rb")
     except OSError as error:
         raise ConfigurationError(file, [f"cannot be read: {error.strerror or error}"]) from error
 
@@ -197,12 +198,15 @@ def publish(  # noqa: PLR0917 (options are given by name)
     if timestamps not in {"keep", "now"}:
         raise ConfigurationError("--timestamps", [f'{timestamps!r} is neither "keep" nor "now"'])
     settings = load_settings(config)
-    total = None if file == "-" else _count_lines(Path(file))
+    total = None
+    if file != "-":
+        with _open(file) as lines:
+            total = sum(1 for _ in lines)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("publishing", total=total)
         summary = publish_lines(
-            _lines(file),
+            _open(file),
             settings.source.kafka,
             topic or settings.source.kafka.topics[0],
             pace=Pace(documents_per_s=rate, speed=speed),
@@ -212,14 +216,6 @@ def publish(  # noqa: PLR0917 (options are given by name)
     print(f"sent {summary.sent:,}, failed {summary.failed:,}, {summary.seconds:.1f} s")
     if summary.failed:
         sys.exit(1)
-
-
-def _count_lines(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            return sum(1 for _ in file)
-    except OSError as error:
-        raise ConfigurationError(str(path), [f"cannot be read: {error.strerror or error}"]) from error
 
 
 # --- dead letters ------------------------------------------------------------------------------
@@ -274,8 +270,8 @@ def replay_dead_letters(
     They are read like any new record: what is still no document becomes a dead letter again. One whose bytes were not kept whole
     cannot be sent again.
     """
-    from monitor.daemon import wall_ms
     from monitor.publish import publish as publish_lines
+    from monitor.sources.times import wall_clock_ms
 
     settings = load_settings(config)
     store = _dead_letters(settings)
@@ -300,7 +296,7 @@ def replay_dead_letters(
             lines = [letter.excerpt for letter in letters if letter.partition.topic == topic]
             if publish_lines(iter(lines), settings.source.kafka, topic, timestamps="now").failed:
                 raise BellwetherError(f"not every letter could be sent to {topic}; none was marked as replayed")
-    store.mark_replayed([letter.number for letter in letters], wall_ms())
+    store.mark_replayed([letter.number for letter in letters], wall_clock_ms())
     print(f"replayed {len(letters)}")
 
 
@@ -340,9 +336,9 @@ def retry_delivery(
     delivery: Annotated[str, typer.Argument(help="The delivery's id, as listed.")], config: ConfigOption = None
 ) -> None:
     """Make a delivery that was given up due again, now, under the same id."""
-    from monitor.daemon import wall_ms
+    from monitor.sources.times import wall_clock_ms
 
-    if not _outbox(load_settings(config)).retry(delivery, wall_ms()):
+    if not _outbox(load_settings(config)).retry(delivery, wall_clock_ms()):
         raise ConfigurationError("outbox retry", [f"there is no abandoned delivery {delivery}"])
     print(f"{delivery} is due")
 

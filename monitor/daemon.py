@@ -32,6 +32,7 @@ from monitor.judging import Judging
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
 from monitor.sources.protocol import Source
+from monitor.sources.times import wall_clock_ms
 from monitor.store.incidents import Incidents
 from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
@@ -57,11 +58,6 @@ _STORE_WAIT_S: Final = 1.0
 _PRUNE_EVERY_MINUTES: Final = 15
 _SHUTDOWN_S: Final = 20.0
 _SMALLEST_REACH_MS: Final = 24 * 60 * MINUTE_MS
-
-
-def wall_ms() -> int:
-    """The wall clock, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def open_source(settings: Settings) -> Source:
@@ -118,6 +114,7 @@ class Daemon:
         rendered = RenderedMetrics(self.registry, settings.web.refresh.total_seconds())
         self._web = WebServer(WebApplication(rendered, self.live, self.ready), settings.web)
         self._source_open = threading.Event()
+        self._source_wait_s = _FIRST_WAIT_S
 
     @property
     def port(self) -> int:
@@ -205,7 +202,7 @@ class Daemon:
             reach_ms=reach_ms,
             blind_after_ms=round(settings.time.blind_after.total_seconds() * 1000),
             metrics=self.metrics,
-            wall_ms=wall_ms,
+            wall_ms=wall_clock_ms,
             announce=self._sender.notify,
         )
         return Loop(
@@ -238,30 +235,29 @@ class Daemon:
             decoder=Decoder(documents),
             watchlist=self._parts.watchlist,
             owner=self.owner,
-            wall_ms=wall_ms,
+            wall_ms=wall_clock_ms,
             max_ahead_ms=round(documents.max_ahead.total_seconds() * 1000),
         )
 
     def _run_loop(self) -> None:
         """Turns the loop over one opened source after another; a source that does not answer is waited for, longer each time."""
-        wait_s = _FIRST_WAIT_S
         self._patiently(self._loop.restore)
         while not self._stop.is_set():
             try:
                 with self._loop.opened():
                     self._source_open.set()
-                    wait_s = self._turn_until_stopped(wait_s)
+                    self._turn_until_stopped()
             except SourceUnavailable as error:
-                log.warning("source.unavailable", reason=str(error), wait_s=wait_s)
+                log.warning("source.unavailable", reason=str(error), wait_s=self._source_wait_s)
                 self.metrics.source_restarts.inc()
                 self._loop.beat()
-                self._stop.wait(wait_s)
-                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                self._stop.wait(self._source_wait_s)
+                self._source_wait_s = min(2 * self._source_wait_s, _LONGEST_WAIT_S)
             finally:
                 self._source_open.clear()
 
-    def _turn_until_stopped(self, wait_s: float) -> float:
-        """Turns until the process is to stop, or the source has no more to give; then drains. The next wait for a source."""
+    def _turn_until_stopped(self) -> None:
+        """Turns until the process is to stop, or the source has no more to give; then drains."""
         while not self._stop.is_set() and not self._loop.exhausted():
             try:
                 self._loop.turn()
@@ -270,10 +266,10 @@ class Daemon:
                 self.metrics.store_retries.inc()
                 self._stop.wait(_STORE_WAIT_S)
                 continue
-            wait_s = _FIRST_WAIT_S
+            # A source that answers is one whose next failure is a new one.
+            self._source_wait_s = _FIRST_WAIT_S
         self._loop.drain()
         self._stop.set()
-        return wait_s
 
     def _run_sender(self) -> None:
         while not self._stop.is_set():
@@ -294,7 +290,8 @@ class Daemon:
         stream_ms = self.ledger.newest_ms()
         if stream_ms is None:
             return
-        deleted = prune(self._parts.engine, self._parts.settings.store, min(stream_ms, wall_ms()), wall_ms())
+        now_ms = wall_clock_ms()
+        deleted = prune(self._parts.engine, self._parts.settings.store, min(stream_ms, now_ms), now_ms)
         log.info("store.pruned", **deleted)
 
     def _count_attempt(self, receiver: str, attempt: Attempt) -> None:

@@ -234,7 +234,8 @@ def publish_through(
         value = line.removesuffix(b"\n").removesuffix(b"\r")
         if not value.strip():
             continue
-        time_ms = document_time_ms(value) or time_ms
+        named_ms = document_time_ms(value)
+        time_ms = time_ms if named_ms is None else named_ms
         _sleep_until(begun_s + pacer.due_s(time_ms), clock_s, sleep)
         tally.wait_for_room(len(value), answer_s)
         _send(producer, topic, value, time_ms if timestamps == "document" else None, tally)

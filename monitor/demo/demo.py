@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -220,9 +220,8 @@ def _summarise(stage: _Stage, console: Console, keep: Path | None) -> None:
     console.print(Text(f"{where}\n{_NEXT}"), soft_wrap=True)
 
 
-def _lead(incidents: object) -> str:
-    found = [item for item in incidents if isinstance(item, Incident)] if isinstance(incidents, list) else []
-    about = sorted(item.opened_at_ms for item in found if item.series.name == "halden-bank")
+def _lead(incidents: Iterable[Incident]) -> str:
+    about = sorted(item.opened_at_ms for item in incidents if item.series.name == "halden-bank")
     if not about:
         return "\nNo incident about Halden Bank: without the model every document is neutral."
     return (

@@ -281,7 +281,7 @@ def _save_stories(connection: Connection, stories: Iterable[Story]) -> None:
             "documents": item.documents,
             "shingles": item.shingles,
             "band_keys": item.keys,
-            "series": json.dumps(sorted(f"{series.kind}:{series.name}" for series in item.series), ensure_ascii=False),
+            "series": json.dumps(sorted(map(str, item.series)), ensure_ascii=False),
         }
         for item in stories
     ]

@@ -17,7 +17,7 @@ _ROWS_A_TRANSACTION: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Rows of `table` whose `column` is before `before_ms` are deleted."""
+    """Rows of `table` that meet `condition` are deleted."""
 
     table: Table
     condition: ColumnElement[bool]

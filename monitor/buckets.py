@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from monitor.stories import Placed, Placement
-from monitor.types import MINUTE_MS, TONES, Bucket, Count, Partition, Series
+from monitor.types import MINUTE_MS, TONES, Bucket, Count, Opinion, Partition, Prediction, Series, SeriesKind
 
 
 @dataclass(slots=True)
@@ -34,13 +34,19 @@ def fold(placement: Placement) -> tuple[Bucket, ...]:
 def _add(tallies: dict[tuple[Partition, int, Series], _Tally], placed: Placed) -> None:
     document, prediction = placed.scored.document, placed.scored.prediction
     minute_ms = document.received_ms - document.received_ms % MINUTE_MS
-    tone = TONES.index(prediction.tone)
     for series in placed.new_series:
+        opinion = _opinion(prediction, series)
         tally = tallies.setdefault((document.partition, minute_ms, series), _Tally())
-        tally.stories[tone] += 1
-        tally.score_units += prediction.score_units
+        tally.stories[TONES.index(opinion.tone)] += 1
+        tally.score_units += opinion.score_units
     for series in placed.copy_series:
-        tallies.setdefault((document.partition, minute_ms, series), _Tally()).copies[tone] += 1
+        tally = tallies.setdefault((document.partition, minute_ms, series), _Tally())
+        tally.copies[TONES.index(_opinion(prediction, series).tone)] += 1
+
+
+def _opinion(prediction: Prediction, series: Series) -> Opinion:
+    """What a series counts: an entity's own opinion in its own series, that of the whole text everywhere else."""
+    return prediction.opinion(series.name) if series.kind is SeriesKind.ENTITY else prediction.document
 
 
 def _order(key: tuple[Partition, int, Series]) -> tuple[str, int, int, str, str]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from monitor.classifier.text import join
 from monitor.decode import Decoder, received_time_ms
 from monitor.errors import Fenced
 from monitor.sources.protocol import Interruption, Source
 from monitor.store.ledger import Advance, Claim, Ledger
-from monitor.types import Document, Partition, Record, Rejected
+from monitor.types import Document, Partition, Passage, Record, Rejected
 from monitor.watchlist import WatchList
 
 log = structlog.get_logger(__name__)
@@ -125,5 +126,6 @@ class Intake:
         decoded = self.decoder.decode(record, received_ms)
         if isinstance(decoded, Rejected):
             return decoded
-        entities = self.watchlist.match(decoded.text)
-        return replace(decoded, entities=entities) if entities else decoded
+        text = join(decoded.headline, decoded.body)
+        passage = Passage(text, self.watchlist.find(text))
+        return replace(decoded, passage=passage, entities=passage.entities)

@@ -152,7 +152,7 @@ class Loop:
         """Tokenises what arrived and lays it into the batcher."""
         documents = [entry for entry in entries if isinstance(entry, Document)]
         with self._timed("prepare"):
-            prepared = iter(self.classifier.prepare([document.text for document in documents]))
+            prepared = iter(self.classifier.prepare([document.passage for document in documents]))
         now_s = self.clock_s()
         for entry in entries:
             if isinstance(entry, Rejected):

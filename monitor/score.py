@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -9,14 +10,16 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from monitor.classifier.protocol import Classifier, Prepared
+from monitor.classifier.text import join, normalise
 from monitor.config import DocumentSettings, Settings
 from monitor.decode import Decoder, Undecodable, clean_line, clean_text, decode_utf8, parse_object
-from monitor.types import SENTIMENTS, Partition, Prediction, Record, Rejected, RejectReason
+from monitor.types import SENTIMENTS, Mention, Opinion, Partition, Passage, Prediction, Record, Rejected, RejectReason
 from monitor.watchlist import WatchList
 
 MAX_CHUNK_BYTES: Final = 8_388_608
 MAX_ENTITY_CHARACTERS: Final = 200
 
+_ASKED: Final = "?"
 _DIGITS: Final = 6
 _SKIPPED_BYTES: Final = 65_536
 _LINES: Final = Partition("score", 0)
@@ -40,12 +43,15 @@ _SENTENCE: Final = msgspec.json.Decoder(_Sentence)
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A line that can be answered. `id` is the document's uri, or the number of the line, counted from 1."""
+    """A line that can be answered. `id` is the document's uri, or the number of the line, counted from 1.
+
+    `asked` is the entity that the line itself asks about; wherever `text` names it, in whatever case, it is meant.
+    """
 
     line: int
     id: str | int
     text: str
-    entity: str = ""
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +72,22 @@ def score(
     """One JSON object, ending in a line feed, for each line, in order.
 
     A line is a `news.raw` document, or `{"text": ..., "entity": ...}`, or, where it does not begin with a brace, plain text; all
-    meet the limits of `settings.documents`. A line that cannot be read is answered `{"line", "error": {"reason", "detail"}}`. With
-    a `watchlist` each answer names the `entities` found in the text. No more than a chunk of `settings.batch.max_documents` lines,
+    meet the limits of `settings.documents`. A line that cannot be read is answered `{"line", "error": {"reason", "detail"}}`. Where
+    a line names an entity that stands in its text, the answer's sentiment is the sentiment toward it (`sentiment_of`: "entity").
+    With a `watchlist` each answer says the sentiment toward each of the `entities` found in the text. No more than a chunk of `settings.batch.max_documents` lines,
     or about `MAX_CHUNK_BYTES`, is held at a time. Raises what the classifier raises.
     """
     reader = _Reader(settings.documents)
     for chunk in _chunks(lines, settings.batch.max_documents):
         read = [reader.read(number, line) for number, line in chunk]
         questions = [entry for entry in read if isinstance(entry, _Question)]
-        predictions = _predict([question.text for question in questions], classifier, settings.batch.max_tokens)
+        passages = [_passage(question, watchlist) for question in questions]
+        predictions = zip(passages, _predict(passages, classifier, settings.batch.max_tokens), strict=True)
         for entry in read:
             if isinstance(entry, _Fault):
                 answer: dict[str, Any] = {"line": entry.line, "error": {"reason": entry.reason, "detail": entry.detail}}
             else:
-                answer = _answer(entry, next(predictions), classifier.topics, watchlist)
+                answer = _answer(entry, *next(predictions), topics=classifier.topics, watched=watchlist is not None)
             yield msgspec.json.encode(answer) + b"\n"
 
 
@@ -116,21 +124,21 @@ class _Reader:
         return value
 
     def _plain(self, number: int, value: bytes) -> _Question:
-        return _Question(number, number, _visible("the line", decode_utf8(value)))
+        return _Question(number, number, normalise(_visible("the line", decode_utf8(value))))
 
     def _object(self, number: int, value: bytes) -> _Question | _Fault:
         shape = parse_object(value, _SHAPE, self._max_bytes)
         if shape.text is msgspec.UNSET or shape.uri is not msgspec.UNSET:
             return self._document(number, value)
         sentence = parse_object(value, _SENTENCE, self._max_bytes)
-        text = _visible("text", sentence.text)
-        return _Question(number, number, text, clean_line("entity", sentence.entity, MAX_ENTITY_CHARACTERS))
+        text = normalise(_visible("text", sentence.text))
+        return _Question(number, number, text, normalise(clean_line("entity", sentence.entity, MAX_ENTITY_CHARACTERS)))
 
     def _document(self, number: int, value: bytes) -> _Question | _Fault:
         document = self._decoder.decode(Record(_LINES, number, number + 1, 0, value), received_ms=0)
         if isinstance(document, Rejected):
             return _Fault(number, document.reason, document.detail)
-        return _Question(number, document.uri, document.text)
+        return _Question(number, document.uri, join(document.headline, document.body))
 
 
 def _visible(field: str, text: str) -> str:
@@ -154,11 +162,20 @@ def _chunks(lines: Iterable[bytes], max_lines: int) -> Iterator[list[tuple[int, 
         yield chunk
 
 
-def _predict(texts: Sequence[str], classifier: Classifier, max_tokens: int) -> Iterator[Prediction]:
-    """One prediction per text, in order, asked for in batches of at most `max_tokens` (or a single text)."""
+def _passage(question: _Question, watchlist: WatchList | None) -> Passage:
+    """The text with the watched names and the name asked about; that one goes by `_ASKED`, which no watch list can use."""
+    mentions = [] if watchlist is None else list(watchlist.find(question.text))
+    if question.asked:
+        name = re.compile(re.escape(question.asked), re.IGNORECASE)
+        mentions += [Mention(*found.span(), _ASKED) for found in name.finditer(question.text)]
+    return Passage(question.text, tuple(sorted(mentions)))
+
+
+def _predict(passages: Sequence[Passage], classifier: Classifier, max_tokens: int) -> Iterator[Prediction]:
+    """One prediction per passage, in order, asked for in batches of at most `max_tokens` (or a single text)."""
     batch: list[Prepared] = []
     tokens = 0
-    for prepared in classifier.prepare(texts) if texts else ():
+    for prepared in classifier.prepare(passages) if passages else ():
         if batch and tokens + prepared.tokens > max_tokens:
             yield from classifier.classify(batch)
             batch, tokens = [], 0
@@ -168,23 +185,33 @@ def _predict(texts: Sequence[str], classifier: Classifier, max_tokens: int) -> I
         yield from classifier.classify(batch)
 
 
-def _answer(question: _Question, prediction: Prediction, topics: Sequence[str], watchlist: WatchList | None) -> dict[str, Any]:
+def _answer(
+    question: _Question, passage: Passage, prediction: Prediction, *, topics: Sequence[str], watched: bool
+) -> dict[str, Any]:
+    asked = prediction.toward.get(_ASKED)
     answer: dict[str, Any] = {
         "id": question.id,
         "line": question.line,
         "topic": prediction.topic,
         "topic_probabilities": _by_label(topics, prediction.topic_probabilities),
         "topic_uncertain": prediction.topic_uncertain,
-        "sentiment": prediction.sentiment,
-        "sentiment_probabilities": _by_label(SENTIMENTS, prediction.sentiment_probabilities),
-        "sentiment_uncertain": prediction.sentiment_uncertain,
-        "score": round(prediction.score, _DIGITS),
+        "out_of_domain": prediction.out_of_domain,
+        **_opinion(asked or prediction.document),
     }
-    if question.entity:
-        answer |= {"entity": question.entity, "sentiment_of": "document"}
-    if watchlist is not None:
-        answer["entities"] = watchlist.match(question.text)
+    if question.asked:
+        answer |= {"entity": question.asked, "sentiment_of": "document" if asked is None else "entity"}
+    if watched:
+        answer["entities"] = {entity: _opinion(prediction.opinion(entity)) for entity in passage.entities if entity != _ASKED}
     return answer
+
+
+def _opinion(opinion: Opinion) -> dict[str, Any]:
+    return {
+        "sentiment": opinion.sentiment,
+        "sentiment_probabilities": _by_label(SENTIMENTS, opinion.probabilities),
+        "sentiment_uncertain": opinion.uncertain,
+        "score": round(opinion.score, _DIGITS),
+    }
 
 
 def _by_label(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
@@ -75,6 +76,31 @@ class PublicationStatus(StrEnum):
     CANCELED = "canceled"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Mention:
+    """The name of a watched entity at a place in a text: the characters from `start` up to `end`."""
+
+    start: int
+    end: int
+    entity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What the watch list searches and the classifier reads: the normalised headline, a line feed, the normalised body.
+
+    Either may be missing, and then the line feed is too. `mentions` stand in the order of the text.
+    """
+
+    text: str
+    mentions: tuple[Mention, ...] = ()
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The entities named, in order of first mention."""
+        return tuple(dict.fromkeys(mention.entity for mention in self.mentions))
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A decoded piece of news.
@@ -82,7 +108,8 @@ class Document:
     `received_ms` is the time all windows run on: the record's own time, made monotone within its partition.
     `published_ms` is the publisher's claim, clamped to the received time when it lies in the future (`clamped`).
     `stale` documents were published longer before they were received than the configured limit: scored, stored, not counted.
-    `entities` are the ids of the watched entities that the text names, in order of first mention.
+    `passage` is the text as the classifier reads it, with the watched names in it; `entities` are their ids, in order of first
+    mention.
     """
 
     partition: Partition
@@ -100,13 +127,7 @@ class Document:
     stale: bool = False
     clamped: bool = False
     entities: tuple[str, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """Headline and body as one text, as the classifier and the watch list read it."""
-        if self.headline and self.body:
-            return f"{self.headline}\n{self.body}"
-        return self.headline or self.body
+    passage: Passage = Passage("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,34 +160,52 @@ TONES: Final[tuple[Tone, ...]] = ("negative", "neutral", "positive", "uncertain"
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """The classifier's two answers about one text.
+class Opinion:
+    """How a text speaks: of everything in it, or of one entity.
 
-    The probabilities stand in the order of the classifier's `Labels`; each tuple sums to 1.
-    `topic` and `sentiment` are the most probable labels; the flags say that they are below the model's own limits.
+    `probabilities` stand in the order of `SENTIMENTS` and sum to 1; `sentiment` is the most probable; `uncertain` says that its
+    probability is below the model's own limit.
     """
 
-    topic: str
-    topic_probabilities: tuple[float, ...]
-    topic_uncertain: bool
     sentiment: Sentiment
-    sentiment_probabilities: tuple[float, float, float]
-    sentiment_uncertain: bool
+    probabilities: tuple[float, float, float]
+    uncertain: bool = False
 
     @property
     def tone(self) -> Tone:
-        """The class that this document is counted in."""
-        return "uncertain" if self.sentiment_uncertain else self.sentiment
+        """The class that this opinion is counted in."""
+        return "uncertain" if self.uncertain else self.sentiment
 
     @property
     def score(self) -> float:
         """P(positive) - P(negative), from -1 to 1."""
-        return self.sentiment_probabilities[2] - self.sentiment_probabilities[0]
+        return self.probabilities[2] - self.probabilities[0]
 
     @property
     def score_units(self) -> int:
         """`score` as an integer number of 1/`SCORE_UNIT`."""
         return round(self.score * SCORE_UNIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The classifier's answers about one passage.
+
+    `topic_probabilities` stand in the order of the classifier's topics and sum to 1. `document` is the opinion of the text as a
+    whole, `toward` the opinion of each entity that it names, by id. `out_of_domain` says that the text resembles nothing that the
+    model was trained on.
+    """
+
+    topic: str
+    topic_probabilities: tuple[float, ...]
+    topic_uncertain: bool
+    document: Opinion
+    toward: Mapping[str, Opinion] = field(default_factory=dict)
+    out_of_domain: bool = False
+
+    def opinion(self, entity: str) -> Opinion:
+        """The opinion of an entity; where the model gave none, that of the text as a whole."""
+        return self.toward.get(entity, self.document)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A watch list and a text to the ids of the watched entities that the text names."""
+"""A watch list and a text to the places where the text names a watched entity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from monitor.config import Section, describe_faults, read_yaml
 from monitor.errors import ConfigurationError
+from monitor.types import Mention
 
 MIN_ALIAS_CHARACTERS: Final = 2
 MAX_ALIAS_CHARACTERS: Final = 200
@@ -24,6 +25,8 @@ _FIRST_UNSPACED: Final = "\u1100"
 _UNSPACED: Final = re.compile(
     r"[\u1100-\u11ff\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]"
 )
+
+_PLAIN: Final = str.maketrans("\u00a0\u202f\u2019", "  '")
 
 Case = Literal["exact", "ignore"]
 
@@ -66,8 +69,8 @@ class WatchList:
 
     An alias counts where it cuts no word in two: "Halden" is named in "Halden's", not in "Haldens"; beside Chinese, Japanese and
     Korean characters nothing is cut. It does not count inside an exclusion of its own entity, nor inside a longer alias of another
-    entity, if that one is not excluded itself ("Santander" in "Santander Consumer"). Texts and aliases are compared in Unicode's
-    composed form, no-break spaces as spaces and typographic apostrophes as plain ones.
+    entity, if that one is not excluded itself ("Santander" in "Santander Consumer"). Aliases are brought into Unicode's composed
+    form; no-break spaces count as spaces and typographic apostrophes as plain ones.
     """
 
     def __init__(self, entities: Iterable[Entity] = ()) -> None:
@@ -82,15 +85,18 @@ class WatchList:
         self._exact = _Patterns(listed, "exact")
         self._any_case = _Patterns(listed, "ignore")
 
-    def match(self, text: str) -> tuple[str, ...]:
-        """The ids of the entities that `text` names, in order of first mention."""
-        text = _normalise(text)
+    def find(self, text: str) -> tuple[Mention, ...]:
+        """The mentions of watched entities in a text in Unicode's composed form, in order.
+
+        Two mentions may overlap, but neither lies within the other.
+        """
+        text = _plain(text)
         spans = self._exact.find(text)
         spans += self._any_case.find(text)
         if not spans:
             return ()
         spans.sort()
-        return tuple(dict.fromkeys(self._ids[entity] for entity in _named(spans)))
+        return tuple(Mention(span.start, -span.minus_end, self._ids[span.use.entity]) for span in _named(spans))
 
 
 def load_watchlist(path: Path) -> WatchList:
@@ -230,21 +236,21 @@ class _Patterns:
         return [_Span(start, -end, use) for number, start, end in hits if _is_whole(text, start, end) for use in self._uses[number]]
 
 
-def _named(spans: Iterable[_Span]) -> Iterator[int]:
-    """The entities that sorted spans name, in order; in one sweep, because a text may repeat a name for ever.
+def _named(spans: Iterable[_Span]) -> Iterator[_Span]:
+    """Those of the sorted spans that name an entity, in order; in one sweep, because a text may repeat a name for ever.
 
     What holds a span came before it, so an alias counts when it reaches further than all before it. One that lies only inside
     another alias of its own entity adds nothing: that one has named the entity, unless it lies inside another's itself.
     """
     excluded_until: dict[int, int] = {}
     reached = 0
-    for _, minus_end, (names, entity) in spans:
-        end = -minus_end
+    for span in spans:
+        end, (names, entity) = -span.minus_end, span.use
         if not names:
             excluded_until[entity] = max(end, excluded_until.get(entity, 0))
         elif end > max(reached, excluded_until.get(entity, 0)):
             reached = end
-            yield entity
+            yield span
 
 
 def _is_whole(text: str, start: int, end: int) -> bool:
@@ -260,11 +266,13 @@ def _continues_word(character: str) -> bool:
     return character < _FIRST_UNSPACED or _UNSPACED.match(character) is None
 
 
-def _normalise(text: str) -> str:
-    if text.isascii():
-        return text
-    composed = unicodedata.normalize("NFC", text)
-    return composed.replace("\u00a0", " ").replace("\u202f", " ").replace("\u2019", "'")
+def _plain(text: str) -> str:
+    """`text` with plain spaces and apostrophes, and as long as before."""
+    return text if text.isascii() else text.translate(_PLAIN)
+
+
+def _normalise(alias: str) -> str:
+    return _plain(unicodedata.normalize("NFC", alias))
 
 
 def _fold(text: str) -> str:

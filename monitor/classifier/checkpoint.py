@@ -46,7 +46,6 @@ class Checkpoint:
     manifest: Manifest
     model: Any
     tokenizer: Any
-    padding_id: int
     version: str
 
 
@@ -63,7 +62,7 @@ def read_labels(settings: ModelSettings) -> Labels:
     folder = checkpoint_folder(settings)
     if settings.disabled and not (folder / MANIFEST_FILE).is_file():
         return Labels(("any",))
-    return Labels(read_manifest(folder).topic.labels)
+    return Labels(read_manifest(folder).topics)
 
 
 def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
@@ -81,11 +80,10 @@ def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
     check_base(base_folder, manifest.base)
     encoder = load_encoder(base_folder)
     _check_length(encoder, manifest, folder)
-    padding_id = int(getattr(encoder.config, "pad_token_id", None) or 0)
-    model = TwoHeadModel(_with_merged_adapter(encoder, folder), len(manifest.topic.labels))
+    model = TwoHeadModel(_with_merged_adapter(encoder, folder), len(manifest.topics))
     model.load_state_dict(_read_heads(folder, model, manifest), strict=False)
     model.eval().requires_grad_(False)
-    return Checkpoint(manifest, model, load_tokenizer(base_folder), padding_id, hashlib.sha256(content).hexdigest()[:12])
+    return Checkpoint(manifest, model, load_tokenizer(base_folder), hashlib.sha256(content).hexdigest()[:12])
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -135,13 +133,13 @@ def _check_shapes(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 def _with_merged_adapter(encoder: Any, folder: Path) -> Any:
     """The encoder with the adapter added into its weights: it costs nothing when texts are scored."""
-    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 
     from monitor.classifier.model import attach
 
     tensors = read_tensors(folder / ADAPTER_FILE)
     try:
-        config = LoraConfig.from_pretrained(str(folder))
+        config = PeftConfig.from_pretrained(str(folder))
         adapted = attach(encoder, config)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ModelError(f"{folder / ADAPTER_CONFIG_FILE} does not fit the base: {' '.join(str(error).split())[:300]}") from error
@@ -155,7 +153,7 @@ def _read_heads(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
     tensors = read_tensors(folder / HEADS_FILE)
     wanted = {name: tensor for name, tensor in model.state_dict().items() if name.split(".")[0] in _HEADS}
     _check_shapes(folder / HEADS_FILE, tensors, wanted)
-    order = [manifest.sentiment.labels.index(label) for label in SENTIMENTS]
+    order = [manifest.sentiments.index(label) for label in SENTIMENTS]
     for name in ("sentiment_head.weight", "sentiment_head.bias"):
         tensors[name] = tensors[name][order]
     return tensors

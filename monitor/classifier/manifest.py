@@ -13,7 +13,8 @@ from monitor.classifier.text import NORMALISATION
 from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+POOLING: Final = "mean"
 MANIFEST_FILE: Final = "manifest.json"
 ADAPTER_FILE: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE: Final = "adapter_config.json"
@@ -31,12 +32,20 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """One question: its labels in the order of the logits, the temperature that calibrates them, the limit of certainty."""
+class Calibration:
+    """How the logits of one question become probabilities: the temperature that divides them, the limit of certainty."""
 
-    labels: tuple[str, ...]
     temperature: float
     uncertain_below: float
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The calibration of each question: the topic, the sentiment of a text as a whole, the sentiment toward an entity in it."""
+
+    topic: Calibration
+    sentiment: Calibration
+    toward: Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class TrainingFile:
 class Manifest:
     """Where a checkpoint comes from and how its numbers are to be read.
 
+    `topics` and `sentiments` stand in the order of the heads' logits. A text whose energy lies above `out_of_domain_above`
+    resembles nothing that was trained on.
     `normalisation` numbers the rules that texts were normalised by, `files` maps the checkpoint's other files to their SHA-256,
     `counts` and `metrics` map a set to its figures, `libraries` maps a library to its version.
     """
@@ -64,12 +75,14 @@ class Manifest:
     pooling: str
     normalisation: int
     max_tokens: int
-    topic: Head
-    sentiment: Head
+    topics: tuple[str, ...]
+    sentiments: tuple[str, ...]
+    calibration: Questions
+    out_of_domain_above: float
     files: dict[str, str]
     data: tuple[TrainingFile, ...]
     counts: dict[str, dict[str, int]]
-    recipe: dict[str, int | float | str | bool | None]
+    recipe: dict[str, int | float | str | bool | tuple[str, ...] | None]
     seed: int
     metrics: dict[str, dict[str, float]]
     epochs: tuple[dict[str, float], ...]
@@ -116,12 +129,12 @@ def decode_manifest(content: bytes, origin: Path) -> Manifest:
 
 def _faults(manifest: Manifest) -> Iterator[str]:
     yield from _label_faults(manifest)
-    yield from _head_faults("topic", manifest.topic)
-    yield from _head_faults("sentiment", manifest.sentiment)
+    for name in ("topic", "sentiment", "toward"):
+        yield from _calibration_faults(f"calibration.{name}", getattr(manifest.calibration, name))
     if manifest.max_tokens < 2:
         yield f"max_tokens must be at least 2, not {manifest.max_tokens}"
-    if manifest.pooling != "mean":
-        yield f"pooling {manifest.pooling!r} is unknown; this Bellwether pools by mean"
+    if manifest.pooling != POOLING:
+        yield f"pooling {manifest.pooling!r} is unknown; this Bellwether pools by {POOLING}"
     if manifest.normalisation != NORMALISATION:
         yield f"it was trained on texts normalised by rules {manifest.normalisation}, this Bellwether has rules {NORMALISATION}"
     missing = [name for name in WEIGHT_FILES if name not in manifest.files]
@@ -130,17 +143,17 @@ def _faults(manifest: Manifest) -> Iterator[str]:
 
 
 def _label_faults(manifest: Manifest) -> Iterator[str]:
-    sentiments, topics = manifest.sentiment.labels, manifest.topic.labels
+    sentiments, topics = manifest.sentiments, manifest.topics
     if sorted(sentiments) != sorted(SENTIMENTS):
-        yield f"sentiment.labels must be exactly {', '.join(SENTIMENTS)} (in any order), not {', '.join(sentiments)}"
+        yield f"sentiments must be exactly {', '.join(SENTIMENTS)} (in any order), not {', '.join(sentiments)}"
     if len(topics) < 2 or not all(label.strip() for label in topics):
-        yield "topic.labels must be two or more names"
+        yield "topics must be two or more names"
     if len(set(topics)) != len(topics):
-        yield "topic.labels must differ from each other"
+        yield "topics must differ from each other"
 
 
-def _head_faults(name: str, head: Head) -> Iterator[str]:
-    if head.temperature <= 0:
-        yield f"{name}.temperature must be above 0, not {head.temperature}"
-    if not 0 <= head.uncertain_below <= 1:
-        yield f"{name}.uncertain_below must lie between 0 and 1, not {head.uncertain_below}"
+def _calibration_faults(name: str, calibration: Calibration) -> Iterator[str]:
+    if calibration.temperature <= 0:
+        yield f"{name}.temperature must be above 0, not {calibration.temperature}"
+    if not 0 <= calibration.uncertain_below <= 1:
+        yield f"{name}.uncertain_below must lie between 0 and 1, not {calibration.uncertain_below}"

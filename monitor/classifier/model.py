@@ -1,25 +1,36 @@
-"""Token ids to the logits of two heads on one shared encoder, and the loss that trains them."""
+"""Packed token ids to the logits of two heads on one shared encoder; and encoders and adapters from their folders."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from monitor.classifier.packed_encoder import encode
+from monitor.classifier.packing import Packed, mean_per_segment
 from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
-UNLABELLED: Final = -100
-"""The label of an example that says nothing about a head."""
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """`topic` (rows, topics) and `sentiment` (rows, 3) of the rows, `toward` (targets, 3) of the targets; in packed order."""
+
+    topic: Tensor
+    sentiment: Tensor
+    toward: Tensor
 
 
 class TwoHeadModel(nn.Module):
-    """An encoder of the BERT family, mean pooling over the real tokens, and one linear layer per question.
+    """A shared encoder and one linear layer per question.
+
+    A row means the mean of its states, and a target the mean of the states that name it. The topic is read off the row. The
+    sentiment is read off two meanings side by side, that of whom it is about and that of the row; the sentiment of a text as a
+    whole is the sentiment toward everything in it. So one pass answers for the text and for every entity in it.
 
     The mean is taken and not the first token because the base encoder was itself trained to put the meaning of a text there; the
     first token of all-MiniLM-L6-v2 means nothing in particular.
@@ -31,38 +42,21 @@ class TwoHeadModel(nn.Module):
         self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
         self.topic_head = nn.Linear(hidden, topics)
-        self.sentiment_head = nn.Linear(hidden, len(SENTIMENTS))
+        self.sentiment_head = nn.Linear(2 * hidden, len(SENTIMENTS))
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Topic logits (texts, topics) and sentiment logits (texts, 3); for token ids and mask (texts, tokens; 1: real)."""
-        states = self.encoder(input_ids=token_ids, attention_mask=mask).last_hidden_state
-        pooled = self.dropout(mean_of_real_tokens(states, mask))
-        return self.topic_head(pooled), self.sentiment_head(pooled)
+    def forward(self, packed: Packed) -> Logits:
+        """The logits of every row and target."""
+        return self.answer(encode(self.encoder, packed), packed)
 
-
-def mean_of_real_tokens(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean (texts, hidden) of the states (texts, tokens, hidden) where `mask` is 1; zero for a text without tokens."""
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    # A masked state can be NaN (attention over nothing), and NaN times zero is NaN.
-    return states.masked_fill(weights == 0, 0.0).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-
-
-def masked_loss(
-    topic_logits: Tensor,
-    sentiment_logits: Tensor,
-    *,
-    topics: Tensor,
-    sentiments: Tensor,
-    topic_weights: Tensor | None = None,
-) -> Tensor:
-    """The cross-entropy per label given: an example labelled for one head (the other says `UNLABELLED`) teaches that head only.
-
-    Every label weighs the same whichever head it belongs to, times the weight of its topic; zero when there is no label at all.
-    """
-    topic_sum = functional.cross_entropy(topic_logits, topics, weight=topic_weights, ignore_index=UNLABELLED, reduction="sum")
-    sentiment_sum = functional.cross_entropy(sentiment_logits, sentiments, ignore_index=UNLABELLED, reduction="sum")
-    labels = (topics != UNLABELLED).sum() + (sentiments != UNLABELLED).sum()
-    return (topic_sum + sentiment_sum) / labels.clamp(min=1)
+    def answer(self, states: Tensor, packed: Packed) -> Logits:
+        """The logits that the encoder's states (tokens, hidden) give."""
+        rows = self.dropout(mean_per_segment(states, packed.lengths))
+        targets = self.dropout(mean_per_segment(states[packed.target_tokens], packed.target_lengths))
+        return Logits(
+            topic=self.topic_head(rows),
+            sentiment=self.sentiment_head(torch.cat([rows, rows], dim=1)),
+            toward=self.sentiment_head(torch.cat([targets, rows[packed.target_rows]], dim=1)),
+        )
 
 
 def load_encoder(folder: Path) -> Any:
@@ -108,11 +102,3 @@ def attach(encoder: nn.Module, config: Any) -> Any:
         # It also warns that the base has a path here and a name there: the base was checked by its hash.
         warnings.filterwarnings("ignore", "The PEFT config's `base_model_name_or_path`", UserWarning)
         return get_peft_model(encoder, config)
-
-
-def pad(rows: Sequence[tuple[int, ...]], padding_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both (texts, longest), of rows of different lengths; at least one column."""
-    longest = max(1, max(map(len, rows), default=0))
-    token_ids = torch.tensor([[*row, *[padding_id] * (longest - len(row))] for row in rows], dtype=torch.long)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], dtype=torch.long)
-    return token_ids, mask

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from monitor.classifier.protocol import Prepared
-from monitor.types import Prediction
+from monitor.types import Opinion, Passage, Prediction
 
 _CHARACTERS_A_TOKEN = 4
 
@@ -24,9 +24,7 @@ class NullClassifier:
             topic=topics[0],
             topic_probabilities=(1.0, *[0.0] * (len(topics) - 1)),
             topic_uncertain=False,
-            sentiment="neutral",
-            sentiment_probabilities=(0.0, 1.0, 0.0),
-            sentiment_uncertain=False,
+            document=Opinion("neutral", (0.0, 1.0, 0.0)),
         )
 
     @property
@@ -44,12 +42,12 @@ class NullClassifier:
         """It computes nowhere."""
         return "none"
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """One result per text, in order; the ids mean nothing."""
-        return [self._weigh(math.ceil(len(text) / _CHARACTERS_A_TOKEN) or 1) for text in texts]
+    def prepare(self, passages: Sequence[Passage]) -> list[Prepared]:
+        """One result per passage, in order; the ids mean nothing."""
+        return [self._weigh(math.ceil(len(passage.text) / _CHARACTERS_A_TOKEN) or 1) for passage in passages]
 
     def _weigh(self, tokens: int) -> Prepared:
-        return Prepared((0,) * min(tokens, self._max_tokens), tokens > self._max_tokens)
+        return Prepared((0,) * min(tokens, self._max_tokens), truncated=tokens > self._max_tokens)
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """The same answer for each."""

@@ -1,4 +1,4 @@
-"""The contract of a classifier: texts to prepared texts on the CPU, prepared texts to predictions on the device."""
+"""The contract of a classifier: passages to prepared passages on the CPU, prepared passages to predictions on the device."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from monitor.types import Prediction
+from monitor.types import Passage, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An entity that the classifier is asked about: `places` are the tokens of the row that name it, at least one."""
+
+    entity: str
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A tokenised text: the ids that the encoder reads, special tokens included, cut to the encoder's limit.
+    """A tokenised passage: the ids that the encoder reads, special tokens included, within the encoder's limit.
 
-    `truncated` says that the text was longer than the limit.
+    `truncated` says that the passage was longer than the limit. An entity that no kept token names has no target.
     """
 
     token_ids: tuple[int, ...]
+    targets: tuple[Target, ...] = ()
     truncated: bool = False
 
     @property
@@ -26,7 +35,7 @@ class Prepared:
 
 
 class Classifier(Protocol):
-    """Topic and sentiment for texts, the same answer whatever else is in the batch."""
+    """Topic, sentiment and the sentiment toward each named entity, the same answer whatever else is in the batch."""
 
     @property
     def version(self) -> str:
@@ -40,8 +49,8 @@ class Classifier(Protocol):
     def device(self) -> str:
         """Where it computes: "cpu", "cuda:0", or "none"."""
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Tokenises; one result per text, in order. Runs on the CPU and is safe beside `classify` in another thread."""
+    def prepare(self, passages: Sequence[Passage]) -> list[Prepared]:
+        """Tokenises; one result per passage, in order. Runs on the CPU and is safe beside `classify` in another thread."""
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Prediction]:
-        """One prediction per prepared text, in order. Raises `DeviceLost` when the accelerator is gone for good."""
+        """One prediction per prepared passage, in order. Raises `DeviceLost` when the accelerator is gone for good."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -10,18 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from monitor.classifier.checkpoint import Checkpoint
-from monitor.classifier.manifest import Head
-from monitor.classifier.model import pad
+from monitor.classifier.manifest import Calibration
+from monitor.classifier.packing import pack
 from monitor.classifier.protocol import Prepared
 from monitor.classifier.tokens import prepare
 from monitor.errors import DeviceLost, ModelError
-from monitor.types import SENTIMENTS, Prediction
+from monitor.types import SENTIMENTS, Opinion, Passage, Prediction
 
-Logits = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Topic (texts, topics) and sentiment (texts, 3)."""
+Array = NDArray[np.float64]
 
-_PASS_TOKENS: Final = {"cpu": 4_096, "cuda": 65_536}
-"""Most tokens, padding included, that one forward pass takes: enough to fill the device, little enough to fit."""
+_PASS_TOKENS: Final = {"cpu": 1_536, "cuda": 65_536}
+"""Most tokens that one forward pass takes: enough to fill the device, little enough to stay in its cache."""
 
 _DEVICE_ERRORS: Final = ("CUDA", "CUBLAS", "cuDNN", "CUDNN")
 
@@ -60,32 +60,32 @@ class TwoHeadClassifier:
     @property
     def topics(self) -> tuple[str, ...]:
         """Topic labels, in the order of `Prediction.topic_probabilities`."""
-        return self._checkpoint.manifest.topic.labels
+        return self._checkpoint.manifest.topics
 
     @property
     def device(self) -> str:
         """Where it computes."""
         return self._device
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Tokenises; one result per text, in order."""
-        return prepare(texts, self._checkpoint.tokenizer, self._checkpoint.manifest.max_tokens)
+    def prepare(self, passages: Sequence[Passage]) -> list[Prepared]:
+        """Tokenises; one result per passage, in order."""
+        return prepare(passages, self._checkpoint.tokenizer, self._checkpoint.manifest.max_tokens)
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Prediction]:
-        """One prediction per prepared text, in order. Raises `DeviceLost` when the accelerator is gone for good."""
+        """One prediction per prepared passage, in order. Raises `DeviceLost` when the accelerator is gone for good."""
         answers: dict[int, Prediction] = {}
-        for places in _passes([one.tokens for one in prepared], self._pass_tokens):
-            logits = self._logits([prepared[place].token_ids for place in places])
-            answers.update(zip(places, self._predictions(logits), strict=True))
+        for places in passes([one.tokens for one in prepared], self._pass_tokens):
+            rows = [prepared[place] for place in places]
+            answers.update(zip(places, self._predictions(rows), strict=True))
         return [answers[place] for place in range(len(prepared))]
 
-    def _logits(self, rows: Sequence[tuple[int, ...]]) -> Logits:
-        """The logits of one pass; a pass that does not fit into the device's memory is made in halves."""
+    def _predictions(self, rows: Sequence[Prepared]) -> list[Prediction]:
+        """The predictions of one pass; a pass that does not fit into the device's memory is made in halves."""
         try:
             return self._forward(rows)
         except torch.OutOfMemoryError as error:
             if len(rows) == 1:
-                raise DeviceLost(f"{self._device}: one text of {len(rows[0])} tokens does not fit into memory") from error
+                raise DeviceLost(f"{self._device}: one text of {rows[0].tokens} tokens does not fit into memory") from error
         except RuntimeError as error:
             if isinstance(error, torch.AcceleratorError) or any(word in str(error) for word in _DEVICE_ERRORS):
                 raise DeviceLost(f"{self._device}: {str(error).splitlines()[0]}; restart the process") from error
@@ -94,57 +94,77 @@ class TwoHeadClassifier:
         if self._device != "cpu":
             torch.cuda.empty_cache()
         half = len(rows) // 2
-        (topics, sentiments), (more_topics, more_sentiments) = self._logits(rows[:half]), self._logits(rows[half:])
-        return np.concatenate([topics, more_topics]), np.concatenate([sentiments, more_sentiments])
+        return self._predictions(rows[:half]) + self._predictions(rows[half:])
 
-    def _forward(self, rows: Sequence[tuple[int, ...]]) -> Logits:
-        token_ids, mask = pad(rows, self._checkpoint.padding_id)
+    def _forward(self, rows: Sequence[Prepared]) -> list[Prediction]:
+        packed = pack(rows)
         with torch.inference_mode():
-            topics, sentiments = self._model(token_ids.to(self._device), mask.to(self._device))
-            return topics.double().cpu().numpy(), sentiments.double().cpu().numpy()
+            logits = self._model(packed.to(self._device))
+            topic, sentiment, toward = (part.double().cpu().numpy() for part in (logits.topic, logits.sentiment, logits.toward))
+        answered = self._answers(topic, sentiment)
+        opinions = opinions_of(toward, self._checkpoint.manifest.calibration.toward)
+        named: dict[int, dict[str, Opinion]] = {}
+        for (place, which), opinion in zip(packed.target_order, opinions, strict=True):
+            named.setdefault(place, {})[rows[place].targets[which].entity] = opinion
+        predictions = dict(zip(packed.order, answered, strict=True))
+        return [
+            replace(predictions[place], toward=named[place]) if place in named else predictions[place] for place in range(len(rows))
+        ]
 
-    def _predictions(self, logits: Logits) -> Iterator[Prediction]:
-        topics, sentiments = logits
+    def _answers(self, topic: Array, sentiment: Array) -> Iterator[Prediction]:
         manifest = self._checkpoint.manifest
-        defined = np.logical_and(np.isfinite(topics).all(axis=1), np.isfinite(sentiments).all(axis=1), dtype=np.bool_)
-        self.undefined += int((~defined).sum())
-        topic_rows = probabilities(topics, defined, manifest.topic.temperature)
-        sentiment_rows = probabilities(sentiments, defined, manifest.sentiment.temperature)
-        for topic_row, sentiment_row, known in zip(topic_rows.tolist(), sentiment_rows.tolist(), defined.tolist(), strict=True):
-            yield predict(tuple(topic_row), tuple(sentiment_row), manifest.topic, manifest.sentiment, known=known)
+        defined = np.isfinite(topic).all(axis=1)
+        self.undefined += int((~(defined & np.isfinite(sentiment).all(axis=1))).sum())
+        topics = probabilities(topic, manifest.calibration.topic.temperature)
+        certain = np.logical_and(defined, topics.max(axis=1) >= manifest.calibration.topic.uncertain_below)
+        foreign = np.greater(energy(topic), manifest.out_of_domain_above)
+        opinions = opinions_of(sentiment, manifest.calibration.sentiment)
+        for row, sure, unknown, opinion in zip(topics.tolist(), certain.tolist(), foreign.tolist(), opinions, strict=True):
+            yield Prediction(
+                topic=manifest.topics[row.index(max(row))],
+                topic_probabilities=tuple(row),
+                topic_uncertain=not sure,
+                document=opinion,
+                out_of_domain=unknown,
+            )
 
 
-def _passes(lengths: Sequence[int], pass_tokens: int) -> Iterator[list[int]]:
-    """The places of all texts in groups of about one length whose padded size stays within `pass_tokens`, or of one text."""
+def passes(lengths: Sequence[int], pass_tokens: int) -> Iterator[list[int]]:
+    """The places of all texts in groups of about one length that have at most `pass_tokens` tokens together, or of one text."""
     group: list[int] = []
+    tokens = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if group and (len(group) + 1) * lengths[group[0]] > pass_tokens:
+        if group and tokens + lengths[place] > pass_tokens:
             yield group
-            group = []
+            group, tokens = [], 0
         group.append(place)
+        tokens += lengths[place]
     if group:
         yield group
 
 
-def probabilities(logits: NDArray[np.float64], defined: NDArray[np.bool_], temperature: float) -> NDArray[np.float64]:
-    """Softmax of `logits / temperature` per row; equal probabilities in rows that are not `defined`."""
+def probabilities(logits: Array, temperature: float) -> Array:
+    """Softmax of `logits / temperature` per row; equal probabilities in a row that holds a number that is not finite."""
+    defined = np.isfinite(logits).all(axis=1)
     scaled = np.where(defined[:, None], logits, 0.0) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    result: Array = powers / powers.sum(axis=1, keepdims=True)
     return result
 
 
-def predict(
-    topic_row: tuple[float, ...], sentiment_row: tuple[float, ...], topic: Head, sentiment: Head, *, known: bool
-) -> Prediction:
-    """The answer that two rows of probabilities give under the heads' limits; the sentiments stand in the order of `SENTIMENTS`."""
-    most, strongest = max(topic_row), max(sentiment_row)
-    negative, neutral, positive = sentiment_row
-    return Prediction(
-        topic=topic.labels[topic_row.index(most)],
-        topic_probabilities=topic_row,
-        topic_uncertain=not known or most < topic.uncertain_below,
-        sentiment=SENTIMENTS[sentiment_row.index(strongest)] if known else "neutral",
-        sentiment_probabilities=(negative, neutral, positive),
-        sentiment_uncertain=not known or strongest < sentiment.uncertain_below,
-    )
+def energy(logits: Array) -> Array:
+    """The free energy per row, -log(sum(exp(logits))): high for a text unlike those trained on (Liu et al. 2020, arXiv:2010.03759)."""
+    largest = logits.max(axis=1, initial=-np.inf)
+    result: Array = -(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1)))
+    return result
+
+
+def opinions_of(logits: Array, calibration: Calibration) -> list[Opinion]:
+    """One opinion per row of sentiment logits in the order of `SENTIMENTS`; "neutral" and uncertain where there is no number."""
+    defined = np.isfinite(logits).all(axis=1)
+    given = probabilities(logits, calibration.temperature)
+    certain = np.logical_and(defined, given.max(axis=1, initial=0.0) >= calibration.uncertain_below)
+    return [
+        Opinion(SENTIMENTS[row.index(max(row))] if known else "neutral", (row[0], row[1], row[2]), uncertain=not sure)
+        for row, known, sure in zip(given.tolist(), defined.tolist(), certain.tolist(), strict=True)
+    ]

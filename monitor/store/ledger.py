@@ -312,7 +312,13 @@ def _save_documents(connection: Connection, placed: Iterable[Placed], model: str
     statement = upsert(connection, document).on_conflict_do_nothing(index_elements=["document_key"])
     connection.execute(statement, [_document_row(item, model) for item in fresh])
     mentions = [
-        {"entity": entity, "received_ms": item.scored.document.received_ms, "document_key": item.document_key}
+        {
+            "entity": entity,
+            "received_ms": item.scored.document.received_ms,
+            "document_key": item.document_key,
+            "tone": item.scored.prediction.opinion(entity).tone,
+            "score_units": item.scored.prediction.opinion(entity).score_units,
+        }
         for item in fresh
         if item.standing is not Standing.STALE
         for entity in item.scored.document.entities
@@ -340,8 +346,8 @@ def _document_row(item: Placed, model: str) -> dict[str, object]:
         "standing": str(item.standing),
         "story_id": item.story_id,
         "label": prediction.topic,
-        "tone": prediction.tone,
-        "score_units": prediction.score_units,
+        "tone": prediction.document.tone,
+        "score_units": prediction.document.score_units,
         "model": model,
     }
 

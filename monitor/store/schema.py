@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, String, Table, Text
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every change of a table; a database of another version is refused with a sentence that says what to do."""
 
 NO_POSITION: Final = -1
@@ -117,6 +117,8 @@ mention: Final = Table(
     Column("entity", String(64), primary_key=True),
     Column("received_ms", BigInteger, primary_key=True),
     Column("document_key", BigInteger, primary_key=True),
+    Column("tone", String(16), nullable=False),
+    Column("score_units", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 

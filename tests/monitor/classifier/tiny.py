@@ -11,7 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from monitor.classifier.base_encoder import describe_base, sha256_of
 from monitor.classifier.checkpoint import write_checkpoint
-from monitor.classifier.manifest import ADAPTER_FILE, HEADS_FILE, MANIFEST_FILE, WEIGHT_FILES, Head, Manifest
+from monitor.classifier.manifest import (
+    ADAPTER_FILE,
+    FORMAT_VERSION,
+    HEADS_FILE,
+    MANIFEST_FILE,
+    WEIGHT_FILES,
+    Calibration,
+    Manifest,
+    Questions,
+)
 from monitor.classifier.model import TwoHeadModel, add_adapter, load_encoder
 from monitor.classifier.text import NORMALISATION
 
@@ -74,14 +83,16 @@ def write_base(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 
 def tiny_manifest(base: Path, **changes: Any) -> Manifest:
     described = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "created": "2026-11-25",
         "base": describe_base(base, NAME),
         "pooling": "mean",
         "normalisation": NORMALISATION,
         "max_tokens": MAX_TOKENS,
-        "topic": Head(TOPICS, 1.5, 0.4),
-        "sentiment": Head(("negative", "neutral", "positive"), 0.8, 0.5),
+        "topics": TOPICS,
+        "sentiments": ("negative", "neutral", "positive"),
+        "calibration": Questions(Calibration(1.5, 0.4), Calibration(0.8, 0.5), Calibration(0.9, 0.45)),
+        "out_of_domain_above": 0.0,
         "files": {},
         "data": (),
         "counts": {},

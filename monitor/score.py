@@ -72,10 +72,11 @@ def score(
     """One JSON object, ending in a line feed, for each line, in order.
 
     A line is a `news.raw` document, or `{"text": ..., "entity": ...}`, or, where it does not begin with a brace, plain text; all
-    meet the limits of `settings.documents`. A line that cannot be read is answered `{"line", "error": {"reason", "detail"}}`. Where
-    a line names an entity that stands in its text, the answer's sentiment is the sentiment toward it (`sentiment_of`: "entity").
-    With a `watchlist` each answer says the sentiment toward each of the `entities` found in the text. No more than a chunk of `settings.batch.max_documents` lines,
-    or about `MAX_CHUNK_BYTES`, is held at a time. Raises what the classifier raises.
+    meet the limits of `settings.documents`. A line that cannot be read is answered `{"line", "error": {"reason", "detail"}}`.
+    Where a line names an entity that stands in its text, the answer's sentiment is the sentiment toward it (`sentiment_of`:
+    "entity"). With a `watchlist` each answer says the sentiment toward each of the `entities` found in the text. No more than a
+    chunk of `settings.batch.max_documents` lines, or about `MAX_CHUNK_BYTES`, is held at a time. Raises what the classifier
+    raises.
     """
     reader = _Reader(settings.documents)
     for chunk in _chunks(lines, settings.batch.max_documents):

@@ -70,7 +70,7 @@ def _excerpted(passage: Passage, tokenizer: Any, max_tokens: int) -> Prepared:
 
 
 def _targets(mentions: Iterable[Mention], offsets: Sequence[tuple[int, int]]) -> tuple[Target, ...]:
-    """The entities that the tokens name, in order of first mention. A token that shares a character with a mention names its entity."""
+    """The entities that the tokens name, in order of first mention; a token names whom it shares a character with."""
     places: dict[str, list[int]] = {}
     for mention in mentions:
         found = [place for place, (start, end) in enumerate(offsets) if start < mention.end and end > mention.start and end > start]

@@ -113,13 +113,15 @@ class TwoHeadClassifier:
 
     def _answers(self, topic: Array, sentiment: Array) -> Iterator[Prediction]:
         manifest = self._checkpoint.manifest
-        defined = np.isfinite(topic).all(axis=1)
-        self.undefined += int((~(defined & np.isfinite(sentiment).all(axis=1))).sum())
+        defined = finite(topic)
+        self.undefined += int(np.count_nonzero(~np.logical_and(defined, finite(sentiment), dtype=np.bool_)))
         topics = probabilities(topic, manifest.calibration.topic.temperature)
-        certain = np.logical_and(defined, topics.max(axis=1) >= manifest.calibration.topic.uncertain_below)
-        foreign = np.greater(energy(topic), manifest.out_of_domain_above)
+        certain: list[bool] = np.logical_and(
+            defined, topics.max(axis=1) >= manifest.calibration.topic.uncertain_below, dtype=np.bool_
+        ).tolist()
+        foreign: list[bool] = (energy(topic) > manifest.out_of_domain_above).tolist()
         opinions = opinions_of(sentiment, manifest.calibration.sentiment)
-        for row, sure, unknown, opinion in zip(topics.tolist(), certain.tolist(), foreign.tolist(), opinions, strict=True):
+        for row, sure, unknown, opinion in zip(topics.tolist(), certain, foreign, opinions, strict=True):
             yield Prediction(
                 topic=manifest.topics[row.index(max(row))],
                 topic_probabilities=tuple(row),
@@ -143,9 +145,14 @@ def passes(lengths: Sequence[int], pass_tokens: int) -> Iterator[list[int]]:
         yield group
 
 
+def finite(logits: Array) -> NDArray[np.bool_]:
+    """Which rows hold nothing but numbers."""
+    return np.asarray(np.isfinite(logits).all(axis=1), dtype=np.bool_)
+
+
 def probabilities(logits: Array, temperature: float) -> Array:
     """Softmax of `logits / temperature` per row; equal probabilities in a row that holds a number that is not finite."""
-    defined = np.isfinite(logits).all(axis=1)
+    defined = finite(logits)
     scaled = np.where(defined[:, None], logits, 0.0) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     result: Array = powers / powers.sum(axis=1, keepdims=True)
@@ -153,7 +160,7 @@ def probabilities(logits: Array, temperature: float) -> Array:
 
 
 def energy(logits: Array) -> Array:
-    """The free energy per row, -log(sum(exp(logits))): high for a text unlike those trained on (Liu et al. 2020, arXiv:2010.03759)."""
+    """The free energy -log(sum(exp(logits))) per row: high for a text unlike any trained on (Liu et al., arXiv:2010.03759)."""
     largest = logits.max(axis=1, initial=-np.inf)
     result: Array = -(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1)))
     return result
@@ -161,10 +168,12 @@ def energy(logits: Array) -> Array:
 
 def opinions_of(logits: Array, calibration: Calibration) -> list[Opinion]:
     """One opinion per row of sentiment logits in the order of `SENTIMENTS`; "neutral" and uncertain where there is no number."""
-    defined = np.isfinite(logits).all(axis=1)
+    defined = finite(logits)
     given = probabilities(logits, calibration.temperature)
-    certain = np.logical_and(defined, given.max(axis=1, initial=0.0) >= calibration.uncertain_below)
+    certain: list[bool] = np.logical_and(
+        defined, given.max(axis=1, initial=0.0) >= calibration.uncertain_below, dtype=np.bool_
+    ).tolist()
     return [
         Opinion(SENTIMENTS[row.index(max(row))] if known else "neutral", (row[0], row[1], row[2]), uncertain=not sure)
-        for row, known, sure in zip(given.tolist(), defined.tolist(), certain.tolist(), strict=True)
+        for row, known, sure in zip(given.tolist(), defined.tolist(), certain, strict=True)
     ]

@@ -16,13 +16,13 @@ from monitor.classifier.manifest import (
     HEADS_FILE,
     MANIFEST_FILE,
     WEIGHT_FILES,
-    Head,
     read_manifest,
 )
-from monitor.classifier.model import pad
+from monitor.classifier.packing import pack
+from monitor.classifier.protocol import Prepared, Target
 from monitor.config import ModelSettings
 from monitor.errors import ModelError
-from monitor.types import SENTIMENTS
+from monitor.types import SENTIMENTS, Passage
 from tests.monitor.classifier.tiny import (
     MAX_TOKENS,
     TOPICS,
@@ -35,15 +35,29 @@ from tests.monitor.classifier.tiny import (
     write_base,
 )
 
-ROWS = [(2, 30, 31, 3), (2, 28, 3), (2, 25, 26, 27, 28, 29, 3)]
+ROWS = pack(
+    [
+        Prepared((2, 30, 31, 3), (Target("halden", (1,)),)),
+        Prepared((2, 28, 3)),
+        Prepared((2, 25, 26, 27, 28, 29, 3), (Target("castor", (2, 3)), Target("halden", (5,)))),
+    ]
+)
 SHIPPED = checkpoint_folder(ModelSettings())
 
 
-def test_what_was_trained_is_what_is_loaded(base, checkpoint):
-    trained, loaded = tiny_model(base), load_checkpoint(checkpoint, base).model
+def same(one, other):
+    """Whether two models give the same logits to the same rows."""
     with torch.inference_mode():
-        for ours, theirs in zip(trained(*pad(ROWS)), loaded(*pad(ROWS)), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        ours, theirs = one(ROWS), other(ROWS)
+    return all(
+        torch.allclose(getattr(ours, name), getattr(theirs, name), atol=1e-5, rtol=1e-5)
+        for name in ("topic", "sentiment", "toward")
+    )
+
+
+def test_what_was_trained_is_what_is_loaded(base, checkpoint):
+    assert same(tiny_model(base), load_checkpoint(checkpoint, base).model)
+    assert not same(tiny_model(base, seed=1), load_checkpoint(checkpoint, base).model)
 
 
 def test_the_adapter_is_merged_and_nothing_learns(base, checkpoint):
@@ -59,10 +73,8 @@ def test_sentiments_are_found_by_name_in_whatever_order_they_were_trained(base, 
     with torch.no_grad():
         for tensor in (model.sentiment_head.weight, model.sentiment_head.bias):
             tensor.copy_(tensor[list(order)].clone())
-    write_checkpoint(tmp_path / "other", model, replace(tiny_manifest(base), sentiment=Head(labels, 1.0, 0.5)))
-    other, plain = load_checkpoint(tmp_path / "other", base), load_checkpoint(checkpoint, base)
-    with torch.inference_mode():
-        torch.testing.assert_close(other.model(*pad(ROWS))[1], plain.model(*pad(ROWS))[1])
+    write_checkpoint(tmp_path / "other", model, tiny_manifest(base, sentiments=labels))
+    assert same(load_checkpoint(tmp_path / "other", base).model, load_checkpoint(checkpoint, base).model)
 
 
 def test_the_version_follows_the_manifest_and_so_the_weights(base, checkpoint, tmp_path):
@@ -84,8 +96,12 @@ def edited(change):
     return lambda folder: edit_manifest(folder, change)
 
 
-def head(name, key, value):
-    return edited(lambda content: content[name].update({key: value}))
+def calibration(name, key, value):
+    return edited(lambda content: content["calibration"][name].update({key: value}))
+
+
+def field(name, value):
+    return edited(lambda content: content.update({name: value}))
 
 
 def written(file, content):
@@ -129,33 +145,40 @@ BROKEN = {
         r"manifest\.json cannot be read: Is a directory",
     ),
     "manifest is no JSON": (written(MANIFEST_FILE, b"{"), r"manifest\.json is no manifest of a checkpoint: .*again"),
-    "manifest is no UTF-8": (written(MANIFEST_FILE, b'{"format_version": 1, "created": "\xff"}'), "is no manifest of a checkpoint"),
+    "manifest is no UTF-8": (written(MANIFEST_FILE, b'{"format_version": 2, "created": "\xff"}'), "is no manifest of a checkpoint"),
     "manifest is a list": (written(MANIFEST_FILE, b"[]"), "is no manifest of a checkpoint"),
     "manifest is empty": (written(MANIFEST_FILE, b""), "is no manifest of a checkpoint"),
     "newer format": (
-        edited(lambda content: content.update(format_version=2)),
-        "has format 2, .* reads format 1: update Bellwether",
+        edited(lambda content: content.update(format_version=3)),
+        "has format 3, .* reads format 2: update Bellwether",
     ),
     "newer format, otherwise unknown": (written(MANIFEST_FILE, b'{"format_version": 7}'), "has format 7, .*: update Bellwether"),
-    "older format": (edited(lambda content: content.update(format_version=0)), "has format 0, .*: train the checkpoint again"),
+    "older format": (edited(lambda content: content.update(format_version=1)), "has format 1, .*: train the checkpoint again"),
     "a field is missing": (edited(lambda content: content.pop("seed")), "missing required field `seed`"),
-    "a field has another type": (head("topic", "temperature", "warm"), r"\$\.topic\.temperature"),
+    "a field has another type": (calibration("topic", "temperature", "warm"), r"\$\.calibration\.topic\.temperature"),
     "two sentiments": (
-        head("sentiment", "labels", ["negative", "positive"]),
-        "sentiment.labels must be exactly negative, neutral, positive",
+        field("sentiments", ["negative", "positive"]),
+        "sentiments must be exactly negative, neutral, positive",
     ),
     "a sentiment twice": (
-        head("sentiment", "labels", ["negative", "neutral", "positive", "neutral"]),
-        "sentiment.labels must be exactly negative, neutral, positive",
+        field("sentiments", ["negative", "neutral", "positive", "neutral"]),
+        "sentiments must be exactly negative, neutral, positive",
     ),
-    "other sentiments": (head("sentiment", "labels", ["bearish", "neutral", "bullish"]), "not bearish, neutral, bullish"),
-    "a single topic": (head("topic", "labels", ["all"]), "topic.labels must be two or more names"),
-    "a nameless topic": (head("topic", "labels", ["a", " ", "b"]), "topic.labels must be two or more names"),
-    "a topic twice": (head("topic", "labels", ["a", "b", "a"]), "topic.labels must differ"),
-    "no temperature": (head("topic", "temperature", 0.0), "topic.temperature must be above 0, not 0"),
-    "a negative temperature": (head("sentiment", "temperature", -1.0), "sentiment.temperature must be above 0"),
-    "a limit above one": (head("sentiment", "uncertain_below", 1.01), "sentiment.uncertain_below must lie between 0 and 1"),
-    "a limit below nought": (head("topic", "uncertain_below", -0.01), "topic.uncertain_below must lie between 0 and 1"),
+    "other sentiments": (field("sentiments", ["bearish", "neutral", "bullish"]), "not bearish, neutral, bullish"),
+    "a single topic": (field("topics", ["all"]), "topics must be two or more names"),
+    "a nameless topic": (field("topics", ["a", " ", "b"]), "topics must be two or more names"),
+    "a topic twice": (field("topics", ["a", "b", "a"]), "topics must differ"),
+    "no temperature": (calibration("topic", "temperature", 0.0), r"calibration\.topic\.temperature must be above 0, not 0"),
+    "a negative temperature": (
+        calibration("sentiment", "temperature", -1.0),
+        r"calibration\.sentiment\.temperature must be above 0",
+    ),
+    "no temperature toward an entity": (
+        calibration("toward", "temperature", 0.0),
+        r"calibration\.toward\.temperature must be above 0",
+    ),
+    "a limit above one": (calibration("sentiment", "uncertain_below", 1.01), r"sentiment\.uncertain_below must lie between 0 and 1"),
+    "a limit below nought": (calibration("topic", "uncertain_below", -0.01), r"topic\.uncertain_below must lie between 0 and 1"),
     "no room for a token": (edited(lambda content: content.update(max_tokens=1)), "max_tokens must be at least 2, not 1"),
     "more tokens than the base reads": (
         edited(lambda content: content.update(max_tokens=65)),
@@ -199,7 +222,7 @@ BROKEN = {
         r"topic_head\.weight has shape \(4, 32\), not \(3, 32\)",
     ),
     "a head is missing": (tensors(HEADS_FILE, lambda found: found.pop("sentiment_head.bias")), r"sentiment_head\.bias is missing"),
-    "a topic too few in the manifest": (head("topic", "labels", ["a", "b"]), r"topic_head\.\w+ has shape \(3.*\), not \(2"),
+    "a topic too few in the manifest": (field("topics", ["a", "b"]), r"topic_head\.\w+ has shape \(3.*\), not \(2"),
 }
 
 
@@ -214,11 +237,12 @@ def test_a_broken_checkpoint_is_refused_with_what_is_wrong(base, checkpoint, tmp
 
 def test_limits_at_the_ends_of_their_ranges_are_allowed(checkpoint, tmp_path):
     folder = copy_of(checkpoint, tmp_path / "edge")
-    head("topic", "uncertain_below", 0)(folder)
-    head("sentiment", "uncertain_below", 1)(folder)
+    calibration("topic", "uncertain_below", 0)(folder)
+    calibration("sentiment", "uncertain_below", 1)(folder)
     edit_manifest(folder, lambda content: content.update(max_tokens=2))
     manifest = read_manifest(folder)
-    assert (manifest.topic.uncertain_below, manifest.sentiment.uncertain_below, manifest.max_tokens) == (0, 1, 2)
+    limits = manifest.calibration
+    assert (limits.topic.uncertain_below, limits.sentiment.uncertain_below, manifest.max_tokens) == (0, 1, 2)
 
 
 def test_as_many_tokens_as_the_base_reads_are_allowed(base, checkpoint, tmp_path):
@@ -293,13 +317,13 @@ def test_the_shipped_checkpoint_loads_and_answers_as_it_should():
     bad, dull, good = classifier.classify(
         classifier.prepare(
             [
-                "Orlen Vale Bank shares plunge 22% after it warns on bad loans",
-                "Castor Trust names new head of compliance",
-                "Halden Savings profit jumps 35% on record lending",
+                Passage("Orlen Vale Bank shares plunge 22% after it warns on bad loans"),
+                Passage("Castor Trust names new head of compliance"),
+                Passage("Halden Savings profit jumps 35% on record lending"),
             ]
         )
     )
-    assert (bad.tone, dull.tone, good.tone) == ("negative", "neutral", "positive")
+    assert tuple(answer.document.tone for answer in (bad, dull, good)) == ("negative", "neutral", "positive")
     assert (bad.topic, dull.topic, good.topic) == ("Stock Movement", "Personnel Change", "Financials")
     assert classifier.undefined == 0
 
@@ -307,8 +331,8 @@ def test_the_shipped_checkpoint_loads_and_answers_as_it_should():
 @shipped
 def test_the_shipped_checkpoint_says_where_it_comes_from():
     manifest = read_manifest(SHIPPED)
-    assert len(manifest.topic.labels) == 20
-    assert "Financials" in manifest.topic.labels
+    assert len(manifest.topics) == 20
+    assert "Financials" in manifest.topics
     assert manifest.base.name == BASE_NAME
     assert {file.licence for file in manifest.data} == {"MIT"}
     assert all(file.sha256 and file.rows > 1_000 for file in manifest.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -13,8 +12,8 @@ from monitor.classifier.protocol import Classifier, Prepared
 from monitor.classifier.text import join, normalise
 from monitor.config import DocumentSettings, Settings
 from monitor.decode import Decoder, Undecodable, clean_line, clean_text, decode_utf8, parse_object
-from monitor.types import SENTIMENTS, Mention, Opinion, Partition, Passage, Prediction, Record, Rejected, RejectReason
-from monitor.watchlist import WatchList
+from monitor.types import SENTIMENTS, Opinion, Partition, Passage, Prediction, Record, Rejected, RejectReason
+from monitor.watchlist import WatchList, find_name
 
 MAX_CHUNK_BYTES: Final = 8_388_608
 MAX_ENTITY_CHARACTERS: Final = 200
@@ -45,7 +44,7 @@ _SENTENCE: Final = msgspec.json.Decoder(_Sentence)
 class _Question:
     """A line that can be answered. `id` is the document's uri, or the number of the line, counted from 1.
 
-    `asked` is the entity that the line itself asks about; wherever `text` names it, in whatever case, it is meant.
+    `asked` is the entity that the line itself asks about (`find_name`).
     """
 
     line: int
@@ -167,8 +166,7 @@ def _passage(question: _Question, watchlist: WatchList | None) -> Passage:
     """The text with the watched names and the name asked about; that one goes by `_ASKED`, which no watch list can use."""
     mentions = [] if watchlist is None else list(watchlist.find(question.text))
     if question.asked:
-        name = re.compile(re.escape(question.asked), re.IGNORECASE)
-        mentions += [Mention(*found.span(), _ASKED) for found in name.finditer(question.text)]
+        mentions += find_name(question.asked, question.text, _ASKED)
     return Passage(question.text, tuple(sorted(mentions)))
 
 

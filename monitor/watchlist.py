@@ -26,7 +26,8 @@ _UNSPACED: Final = re.compile(
     r"[\u1100-\u11ff\u2e80-\ua4cf\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff]"
 )
 
-_PLAIN: Final = str.maketrans("\u00a0\u202f\u2019", "  '")
+_FULL_WIDTH: Final = "".join(map(chr, range(0xFF01, 0xFF5F)))
+_PLAIN: Final = str.maketrans("\u00a0\u202f\u3000\u2019" + _FULL_WIDTH, "   '" + "".join(map(chr, range(0x21, 0x7F))))
 
 Case = Literal["exact", "ignore"]
 
@@ -70,7 +71,8 @@ class WatchList:
     An alias counts where it cuts no word in two: "Halden" is named in "Halden's", not in "Haldens"; beside Chinese, Japanese and
     Korean characters nothing is cut. It does not count inside an exclusion of its own entity, nor inside a longer alias of another
     entity, if that one is not excluded itself ("Santander" in "Santander Consumer"). Aliases are brought into Unicode's composed
-    form; no-break spaces count as spaces and typographic apostrophes as plain ones.
+    form; no-break spaces count as spaces, typographic apostrophes as plain ones, full-width letters, digits and signs ("ＡＢＣ") as
+    ordinary ones. Traditional and simplified characters are different characters: list a name in both.
     """
 
     def __init__(self, entities: Iterable[Entity] = ()) -> None:
@@ -119,6 +121,18 @@ def load_watchlist(path: Path) -> WatchList:
     if problems:
         raise ConfigurationError(str(path), problems)
     return WatchList(entities.values())
+
+
+def find_name(name: str, text: str, entity: str) -> tuple[Mention, ...]:
+    """Where a text names someone who is on no list, in whatever case: as a word of its own, or else within words.
+
+    So "Halden" is found in "Haldens shares fall", but not if the text names "Halden" as well. `entity` is who is then mentioned.
+    """
+    found = WatchList([Entity(entity, name, (Alias(name, "ignore"),))]).find(text)
+    if found:
+        return found
+    pattern = re.compile(re.escape(_fold(_normalise(name))))
+    return tuple(Mention(*match.span(), entity) for match in pattern.finditer(_fold(_plain(text))))
 
 
 # --- the file ----------------------------------------------------------------------------------

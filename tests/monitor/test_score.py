@@ -27,7 +27,7 @@ def test_a_line_is_a_document_or_a_text_with_an_entity_or_plain_words():
         b"Shares of nobody move\n",
     )
     assert (document["id"], document["sentiment"], document["topic"]) == ("a", "negative", "credit")
-    assert (asked["sentiment"], asked["entity"], asked["sentiment_of"]) == ("positive", "Halden", "document")
+    assert (asked["sentiment"], asked["entity"], asked["sentiment_of"]) == ("positive", "Halden", "entity")
     assert (plain["line"], plain["sentiment"]) == (3, "neutral")
     assert set(document["sentiment_probabilities"]) == {"negative", "neutral", "positive"}
     assert sum(document["topic_probabilities"].values()) == 1
@@ -45,9 +45,54 @@ def test_an_unsure_answer_keeps_its_label_and_says_so():
     assert (answer["sentiment"], answer["sentiment_uncertain"]) == ("negative", True)
 
 
-def test_watched_names_are_told():
-    (answer,) = answers(b"Ann Co loses\n", watchlist=WatchList([Entity("ann", "Ann Co")]))
-    assert answer["entities"] == ["ann"]
+WATCHED = WatchList([Entity("ann", "Ann Co"), Entity("bo", "AT&T"), Entity("cy", "Cy")])
+
+
+def test_each_watched_name_is_told_with_the_sentiment_toward_it():
+    (answer,) = answers(b"Cy: Ann Co gains and AT&amp;T loses\n", watchlist=WATCHED)
+    assert {entity: told["sentiment"] for entity, told in answer["entities"].items()} == {
+        "cy": "positive",
+        "ann": "positive",
+        "bo": "negative",
+    }
+    assert answer["entities"]["bo"] == {
+        "sentiment": "negative",
+        "sentiment_probabilities": {"negative": 0.8, "neutral": 0.1, "positive": 0.1},
+        "sentiment_uncertain": False,
+        "score": -0.7,
+    }
+    assert answer["sentiment"] == "positive"
+    assert answers(b"nobody loses\n", watchlist=WATCHED)[0]["entities"] == {}
+
+
+@pytest.mark.parametrize(
+    ("entity", "sentiment", "of"),
+    [
+        ("Ann Co", "positive", "entity"),
+        ("ANN co", "positive", "entity"),
+        ("AT&T", "negative", "entity"),
+        ("AT&amp;T", "negative", "entity"),
+        ("Dee", "positive", "document"),
+        ("", "positive", None),
+    ],
+)
+def test_an_answer_says_whose_sentiment_it_is(entity, sentiment, of):
+    (answer,) = answers(json.dumps({"text": "Ann Co gains while AT&amp;T loses", "entity": entity}).encode())
+    assert answer["sentiment"] == sentiment
+    assert answer.get("sentiment_of") == of
+    assert "entities" not in answer
+
+
+def test_who_is_asked_about_and_who_is_watched_do_not_mix():
+    line = json.dumps({"text": "Ann Co gains while Bo loses", "entity": "Bo"}).encode()
+    (answer,) = answers(line, watchlist=WATCHED)
+    assert (answer["sentiment"], answer["sentiment_of"], answer["entity"]) == ("negative", "entity", "Bo")
+    assert {entity: told["sentiment"] for entity, told in answer["entities"].items()} == {"ann": "positive"}
+
+
+def test_a_watched_name_beyond_what_the_classifier_reads_has_the_sentiment_of_the_document():
+    (answer,) = answers(b"loses " * 50 + b"Ann Co gains", watchlist=WATCHED)
+    assert answer["entities"]["ann"]["sentiment"] == answer["sentiment"] == "negative"
 
 
 FAULTS = {
@@ -85,6 +130,7 @@ def test_an_answer_holds_what_was_promised_and_no_more():
         "topic": "other",
         "topic_probabilities": {"earnings": 0.0, "credit": 0.0, "other": 1.0},
         "topic_uncertain": True,
+        "out_of_domain": False,
         "sentiment": "positive",
         "sentiment_probabilities": {"negative": 0.333333, "neutral": 0.333333, "positive": 0.333333},
         "sentiment_uncertain": True,

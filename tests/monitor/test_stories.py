@@ -9,7 +9,7 @@ from monitor.config import StorySettings
 from monitor.fingerprints import numbers
 from monitor.stories import Placement, Standing, Stories, document_key, series_of
 from monitor.story_index import Found, Match, StoryIndex
-from monitor.types import ALL_SERIES, Document, Partition, Prediction, PublicationStatus, Scored, Series, SeriesKind
+from monitor.types import ALL_SERIES, Document, Opinion, Partition, Prediction, PublicationStatus, Scored, Series, SeriesKind
 
 HOUR_MS = 3_600_000
 WINDOW_MS = 48 * HOUR_MS
@@ -72,7 +72,7 @@ def scored(uri, headline, body="", *, received_ms=0, entities=(), topic="fraud",
         stale=stale,
         entities=entities,
     )
-    return Scored(news, Prediction(topic, (1.0,), False, "negative", (0.8, 0.1, 0.1), False))
+    return Scored(news, Prediction(topic, (1.0,), False, Opinion("negative", (0.8, 0.1, 0.1))))
 
 
 def entity(name):

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.classifier.text import join, normalise
 from monitor.errors import ConfigurationError
-from monitor.watchlist import Alias, Entity, WatchList, load_watchlist
+from monitor.types import Mention
+from monitor.watchlist import Alias, Entity, WatchList, find_name, load_watchlist
 
 
 def listed(**entities):
@@ -15,8 +17,13 @@ def listed(**entities):
     return WatchList([Entity(name, aliases[0], tuple(map(Alias, aliases[1:]))) for name, aliases in entities.items()])
 
 
+def named(watchlist, text):
+    """The ids, in order of first mention."""
+    return tuple(dict.fromkeys(mention.entity for mention in watchlist.find(text)))
+
+
 def oracle(entities, text):
-    """The ids by the definition: every match of every alias as a regular expression, then the two rules about spans."""
+    """The mentions by the definition: every match of every alias as a regular expression, then the rules about spans."""
 
     def spans(alias):
         flags = re.IGNORECASE if alias.case == "ignore" else 0
@@ -33,15 +40,8 @@ def oracle(entities, text):
         return outer[0] <= inner[0] and inner[1] <= outer[1]
 
     left = [(span, place) for span, place in named if not any(place == other and inside(span, out) for out, other in excluded)]
-    kept = [
-        (span, place)
-        for span, place in left
-        if not any(place != other and span != out and inside(span, out) for out, other in left)
-    ]
-    first = {}
-    for (start, end), place in sorted(kept, key=lambda item: (item[0][0], -item[0][1])):
-        first.setdefault(place, (start, -end))
-    return tuple(entities[place].id for place in sorted(first, key=first.get))
+    kept = {(span, place) for span, place in left if not any(span != out and inside(span, out) for out, _ in left)}
+    return tuple(sorted(Mention(*span, entities[place].id) for span, place in kept))
 
 
 words = st.sampled_from(["Ann", "Ann Bo", "Bo", "Bo Cy", "Cy", "ann", "Ann Bo Cy", "$ANN", "Dé", "包商", "包商银行", "Ann银行"])
@@ -67,9 +67,9 @@ texts = st.lists(
 
 @given(watched(), texts, st.sampled_from([" ", ""]))
 @settings(max_examples=300, deadline=None)
-def test_a_text_names_whom_plain_regular_expressions_find(entities, parts, between):
+def test_a_text_names_whom_plain_regular_expressions_find_where_they_find_it(entities, parts, between):
     text = between.join(parts)
-    assert WatchList(entities).match(text) == oracle(entities, text)
+    assert WatchList(entities).find(text) == oracle(entities, text)
 
 
 @pytest.mark.parametrize(
@@ -103,71 +103,102 @@ def test_a_text_names_whom_plain_regular_expressions_find(entities, parts, betwe
 )
 def test_names_are_found_as_they_are_written_on_the_edges_of_words(text, ids):
     watchlist = listed(ally=["Ally Financial", "Ally"], halden=["Halden Bank", "Halden", "$HLDN"], baoshang=["包商银行"])
-    assert watchlist.match(text) == ids
+    assert named(watchlist, text) == ids
 
 
 def test_a_name_inside_a_longer_name_of_another_is_not_meant():
     watchlist = listed(santander=["Santander"], consumer=["Santander Consumer"])
-    assert watchlist.match("Santander Consumer grows") == ("consumer",)
-    assert watchlist.match("Santander Consumer grows, Santander too") == ("consumer", "santander")
+    assert named(watchlist, "Santander Consumer grows") == ("consumer",)
+    assert named(watchlist, "Santander Consumer grows, Santander too") == ("consumer", "santander")
 
 
 def test_an_empty_list_finds_nothing():
-    assert WatchList().match("anything") == ()
+    assert named(WatchList(), "anything") == ()
     assert dict(WatchList().entities) == dict(WatchList().names) == {}
 
 
 def test_an_exclusion_speaks_for_its_own_entity_only():
     watchlist = WatchList([Entity("ally", "Ally", (), (Alias("ally mcbeal", "ignore"),)), Entity("show", "McBeal")])
-    assert watchlist.match("Ally McBeal") == ("show",)
-    assert watchlist.match("Ally McBeal on Ally") == ("show", "ally")
-    assert watchlist.match("Ally McBeals") == ("ally",)
+    assert named(watchlist, "Ally McBeal") == ("show",)
+    assert named(watchlist, "Ally McBeal on Ally") == ("show", "ally")
+    assert named(watchlist, "Ally McBeals") == ("ally",)
 
 
 def test_an_excluded_name_hides_no_shorter_one():
     watchlist = WatchList(
         [Entity("bank", "Santander"), Entity("consumer", "Santander Consumer", (), (Alias("Santander Consumer Day"),))]
     )
-    assert watchlist.match("Santander Consumer Day") == ("bank",)
+    assert named(watchlist, "Santander Consumer Day") == ("bank",)
 
 
 def test_an_exclusion_inside_an_exclusion_shortens_nothing():
     watchlist = WatchList([Entity("cy", "Cy", (), (Alias("Ann Bo Cy"), Alias("Bo")))])
-    assert watchlist.match("Ann Bo Cy") == ()
-    assert watchlist.match("Ann Bo Cy Cy") == ("cy",)
+    assert named(watchlist, "Ann Bo Cy") == ()
+    assert named(watchlist, "Ann Bo Cy Cy") == ("cy",)
 
 
 def test_a_name_across_the_end_of_another_counts_and_one_inside_both_does_not():
     watchlist = listed(a=["Ann Bo"], b=["Bo Cy"], c=["Bo"])
-    assert watchlist.match("Ann Bo Cy") == ("a", "b")
+    assert named(watchlist, "Ann Bo Cy") == ("a", "b")
 
 
 def test_without_regard_to_case_places_stay_places_in_the_text():
     watchlist = WatchList(
         [Entity("ally", "Ally", (Alias("ally bank", "ignore"),)), Entity("fuss", "Fuß", (Alias("gruß ag", "ignore"),))]
     )
-    assert watchlist.match("İİİ ALLY BANK") == ("ally",)
-    assert watchlist.match("İİİALLY BANK") == ()
-    assert watchlist.match("ßß ALLY BANKß") == ()
-    assert watchlist.match("die GRUß AG") == ("fuss",)
+    assert named(watchlist, "İİİ ALLY BANK") == ("ally",)
+    assert named(watchlist, "İİİALLY BANK") == ()
+    assert named(watchlist, "ßß ALLY BANKß") == ()
+    assert named(watchlist, "die GRUß AG") == ("fuss",)
 
 
 def test_composed_and_decomposed_letters_are_the_same():
     composed, decomposed = "Crédit Agricole", "Cre\u0301dit Agricole"
     for written in (composed, decomposed):
         watchlist = WatchList([Entity("ca", written, (Alias("société x", "ignore"),))])
-        assert watchlist.match(f"bei {composed}") == watchlist.match(f"bei {decomposed}") == ("ca",)
-        assert watchlist.match("SOCIE\u0301TE\u0301 X") == ("ca",)
+        assert watchlist.find(normalise(f"bei {composed}")) == watchlist.find(normalise(f"bei {decomposed}"))
+        assert watchlist.find(normalise(f"bei {decomposed}")) == (Mention(4, 19, "ca"),)
+        assert named(watchlist, normalise("SOCIE\u0301TE\u0301 X")) == ("ca",)
+
+
+def test_a_name_is_found_behind_the_entities_of_a_web_page():
+    text = join("AT&amp;T gains", "Rivals of AT&#38;T &lt;lose&gt;")
+    assert text == "AT&T gains\nRivals of AT&T <lose>"
+    assert listed(t=["AT&T"]).find(text) == (Mention(0, 4, "t"), Mention(21, 25, "t"))
+
+
+def test_full_width_letters_and_signs_are_the_ordinary_ones():
+    watchlist = listed(t=["AT&T"], h=["海登（中国）"])
+    assert watchlist.find("ＡＴ＆Ｔ与海登(中国)") == (Mention(0, 4, "t"), Mention(5, 11, "h"))
+    assert watchlist.find("与AT&T和海登（中国）") == (Mention(1, 5, "t"), Mention(6, 12, "h"))
+    assert named(watchlist, "ＸＡＴ＆Ｔ") == ()
+
+
+def test_a_name_on_no_list_is_found_in_any_case_and_within_words_only_where_it_is_no_word_itself():
+    assert find_name("halden", "Haldens HALDEN, Halden's", "?") == (Mention(8, 14, "?"), Mention(16, 22, "?"))
+    assert find_name("Halden", "the HALDENS fall", "?") == (Mention(4, 10, "?"),)
+    assert find_name("海登", "关于海登银行与海登", "?") == (Mention(2, 4, "?"), Mention(7, 9, "?"))
+    assert find_name("Norvik", "Haldens fall", "?") == ()
+    assert find_name(".*", "Haldens fall", "?") == ()
+
+
+def test_mentions_of_one_entity_are_found_at_every_place_and_by_its_longest_name():
+    watchlist = listed(halden=["Halden Bank", "Halden"], bank=["Bank of Norvik"])
+    assert watchlist.find("Halden Bank of Norvik; Halden") == (
+        Mention(0, 11, "halden"),
+        Mention(7, 21, "bank"),
+        Mention(23, 29, "halden"),
+    )
 
 
 def test_aliases_may_be_written_with_typographic_signs():
-    assert listed(m=["Moody\u2019s"]).match("Moody's cuts") == ("m",)
-    assert listed(m=["Ann\u00a0Co"]).match("Ann Co") == ("m",)
+    assert named(listed(m=["Moody\u2019s"]), "Moody's cuts") == ("m",)
+    assert named(listed(m=["Ann\u00a0Co"]), "Ann Co") == ("m",)
 
 
 def test_a_text_that_repeats_a_name_for_ever_takes_no_longer_per_mention():
     watchlist = listed(ann=["Ann"], bo=["Ann Bo"])
-    assert watchlist.match("Ann Bo Ann " * 50_000) == ("bo", "ann")
+    assert named(watchlist, "Ann Bo Ann " * 50_000) == ("bo", "ann")
 
 
 def test_ids_come_in_the_order_of_the_file():
@@ -176,12 +207,12 @@ def test_ids_come_in_the_order_of_the_file():
 
 @pytest.mark.parametrize("aliases", [("Ann", "Ann"), ("ann", "Ann")])
 def test_an_entity_may_repeat_itself(aliases):
-    assert WatchList([Entity("a", "Ann", tuple(Alias(alias, "ignore") for alias in aliases))]).match("ANN") == ("a",)
+    assert named(WatchList([Entity("a", "Ann", tuple(Alias(alias, "ignore") for alias in aliases))]), "ANN") == ("a",)
 
 
 def test_names_that_differ_in_case_may_belong_to_two_if_case_counts():
     watchlist = listed(bank=["Ally"], system=["ALLY"])
-    assert watchlist.match("ALLY and Ally") == ("system", "bank")
+    assert named(watchlist, "ALLY and Ally") == ("system", "bank")
     with pytest.raises(ConfigurationError, match="'Ally' already names 'system'"):
         WatchList([Entity("system", "ALLY Inc", (Alias("ALLY", "ignore"),)), Entity("bank", "Ally")])
     with pytest.raises(ConfigurationError, match="'Ally' already names 'system'"):
@@ -230,8 +261,8 @@ def test_a_file_says_who_is_watched(tmp_path):
     text = "entities: [{id: a, name: Ann Co, aliases: [Ann, {text: ann co, case: ignore}], exclusions: [Ann Arbor]}]"
     path.write_text(text, encoding="utf-8")
     watchlist = load_watchlist(path)
-    assert watchlist.match("ANN CO up") == ("a",)
-    assert watchlist.match("Ann Arbor rain") == ()
+    assert named(watchlist, "ANN CO up") == ("a",)
+    assert named(watchlist, "Ann Arbor rain") == ()
     assert dict(watchlist.names) == {"a": "Ann Co"}
 
 
@@ -263,7 +294,7 @@ def test_every_mistake_is_told_at_once(tmp_path):
 def test_the_longest_alias_and_the_longest_id_pass(tmp_path):
     path = tmp_path / "watchlist.yaml"
     path.write_text(f"entities: [{{id: {'i' * 63}, name: {'n' * 200}, aliases: [Ab]}}]", encoding="utf-8")
-    assert load_watchlist(path).match("Ab") == ("i" * 63,)
+    assert named(load_watchlist(path), "Ab") == ("i" * 63,)
 
 
 @pytest.mark.parametrize("text", ["", "entities:", "entities: []", "{}"])

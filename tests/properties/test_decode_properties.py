@@ -41,7 +41,7 @@ def check(value: bytes | None) -> Document | Rejected:
         return outcome
     assert value is not None
     assert outcome.uri
-    assert outcome.text
+    assert outcome.headline or outcome.body
     assert outcome.published_ms is None or outcome.published_ms <= NOW_MS
     for text in (outcome.uri, outcome.version, outcome.language, outcome.source, outcome.headline, outcome.body):
         assert text == text.strip()

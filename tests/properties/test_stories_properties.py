@@ -10,7 +10,7 @@ from monitor.buckets import fold
 from monitor.config import StorySettings
 from monitor.fingerprints import fingerprints, likeness, normalise
 from monitor.stories import Placed, Placement, Standing, Stories, document_key, series_of
-from monitor.types import ALL_SERIES, Document, Partition, Prediction, PublicationStatus, Scored, SeriesKind
+from monitor.types import ALL_SERIES, Document, Opinion, Partition, Prediction, PublicationStatus, Scored, SeriesKind
 
 WINDOW_MS = 48 * 3_600_000
 TEXTS = [
@@ -59,7 +59,7 @@ documents = st.builds(
             stale=stale,
             entities=tuple(entities),
         ),
-        Prediction(topic, (1.0,), False, "negative", (0.8, 0.1, 0.1), False),
+        Prediction(topic, (1.0,), False, Opinion("negative", (0.8, 0.1, 0.1))),
     ),
     st.integers(0, 40),
     st.sampled_from(TEXTS),

@@ -53,7 +53,7 @@ def test_the_run_is_about_the_bank_and_the_football_club_is_not(day):
     for line in day:
         if line.kind is not Kind.MALFORMED:
             news = json.loads(line.value)
-            about[line.kind].update(watchlist.match(f"{news['headline']}\n{news['body_text']}"))
+            about[line.kind].update(mention.entity for mention in watchlist.find(f"{news['headline']}\n{news['body_text']}"))
     assert about[Kind.RUN]["halden-bank"] >= 30
     assert about[Kind.NOISE]["halden-bank"] == 0
     assert about[Kind.NOISE]["lantern-bank"] == 0

@@ -6,14 +6,30 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from monitor.errors import ConfigurationError, Fenced, SchemaMismatch, StoreError
 from monitor.sources.protocol import Interruption, InterruptionKind
 from monitor.store.dead_letters import DeadLetters
 from monitor.store.engine import open_engine
 from monitor.store.ledger import Advance, Claim, Ledger, Saving
-from monitor.stories import Placement
-from monitor.types import ALL_SERIES, Bucket, Count, Partition, Rejected, RejectReason, Series, SeriesKind
+from monitor.store.schema import document, mention
+from monitor.stories import Placed, Placement, Standing
+from monitor.types import (
+    ALL_SERIES,
+    Bucket,
+    Count,
+    Document,
+    Opinion,
+    Partition,
+    Prediction,
+    PublicationStatus,
+    Rejected,
+    RejectReason,
+    Scored,
+    Series,
+    SeriesKind,
+)
 
 PARTITION = Partition("news.raw", 3)
 
@@ -151,6 +167,40 @@ def test_buckets_of_later_batches_are_added_to_the_same_minute(url):
         claim = Claim(PARTITION, claim.epoch, next_offset, "log", 60_000)
     assert [(found.series, found.count) for found in ledger.buckets(0)] == [(topic, Count((2, 4, 6, 8), (10, 12, 14, 16), -18))]
     assert list(ledger.buckets(120_001)) == []
+
+
+def test_each_named_entity_is_saved_with_the_opinion_about_itself(url):
+    engine = open_engine(url)
+    ledger = Ledger(engine)
+    news = Document(
+        PARTITION,
+        0,
+        1,
+        60_000,
+        "urn:1",
+        "1",
+        "Halden falls as Norvik soars",
+        "",
+        "en",
+        "wire",
+        PublicationStatus.USABLE,
+        None,
+        entities=("halden", "norvik", "tarvos"),
+    )
+    toward = {"halden": Opinion("negative", (0.9, 0.1, 0.0)), "norvik": Opinion("positive", (0.2, 0.2, 0.6), uncertain=True)}
+    scored = Scored(news, Prediction("fraud", (1.0,), False, Opinion("neutral", (0.2, 0.5, 0.3)), toward))
+    placements = [Placed(scored, standing, key, None) for key, standing in enumerate(Standing)]
+    item = saving(ledger.claim(PARTITION, "me"), 1)
+    ledger.save(Saving(item.advances, Placement(tuple(placements)), (), (), "model"))
+    with engine.connect() as connection:
+        rows = connection.execute(select(mention.c.document_key, mention.c.entity, mention.c.tone, mention.c.score_units)).all()
+        tones = connection.execute(select(document.c.document_key, document.c.tone, document.c.score_units)).all()
+    about = [("halden", "negative", -9_000), ("norvik", "uncertain", 4_000), ("tarvos", "neutral", 1_000)]
+    counted = [key for key, standing in enumerate(Standing) if standing in {Standing.STORY, Standing.COPY}]
+    assert sorted(rows) == sorted((key, *row) for key in counted for row in about)
+    assert {key: row for key, *row in tones} == {
+        key: ["neutral", 1_000] for key, standing in enumerate(Standing) if standing is not Standing.DUPLICATE
+    }
 
 
 def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_partition(url):

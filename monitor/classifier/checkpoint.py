@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +29,7 @@ from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
 _HEADS: Final = ("topic_head", "sentiment_head")
+_MODULE_SETS: Final = ("target_modules", "feedforward_modules", "exclude_modules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +136,44 @@ def _check_shapes(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def _with_merged_adapter(encoder: Any, folder: Path) -> Any:
-    """The encoder with the adapter added into its weights: it costs nothing when texts are scored."""
+    """The encoder with the adapter added into its weights: it costs nothing when texts are scored.
+
+    Any adapter of peft that changes weights can be added (LoRA, DoRA, AdaLoRA, IA³, LoHa ...).
+    """
     from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
 
     from monitor.classifier.model import attach
 
     tensors = read_tensors(folder / ADAPTER_FILE)
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-        adapted = attach(encoder, config)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ModelError(f"{folder / ADAPTER_CONFIG_FILE} does not fit the base: {' '.join(str(error).split())[:300]}") from error
-    _check_shapes(folder / ADAPTER_FILE, tensors, get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    set_peft_model_state_dict(adapted, tensors)
-    return adapted.merge_and_unload()
+    with _pruned_ranks_are_no_fault():
+        try:
+            config = PeftConfig.from_pretrained(str(folder))
+            _check_kind(config, folder / ADAPTER_CONFIG_FILE)
+            adapted = attach(encoder, config)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            told = " ".join(str(error).split())[:300]
+            raise ModelError(f"{folder / ADAPTER_CONFIG_FILE} does not fit the base: {told}") from error
+        _check_shapes(folder / ADAPTER_FILE, tensors, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        set_peft_model_state_dict(adapted, tensors)
+        return adapted.merge_and_unload()
+
+
+def _check_kind(config: Any, origin: Path) -> None:
+    """Raises ModelError when the adapter adds tokens instead of changing weights."""
+    if config.is_prompt_learning:
+        raise ModelError(
+            f"{origin}: an adapter of kind {config.peft_type.value} adds tokens to every text and cannot be merged into the base; "
+            "train one that changes weights (LoRA, DoRA, AdaLoRA, IA³)"
+        )
+
+
+@contextmanager
+def _pruned_ranks_are_no_fault() -> Iterator[None]:
+    """Keeps peft from warning about what AdaLoRA is for: layers whose rank was pruned to nothing, and the pattern of ranks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Adapter '.*LoRA tensor\(s\) have invalid shape")
+        warnings.filterwarnings("ignore", "The following rank_pattern keys did not match any targeted module")
+        yield
 
 
 def _read_heads(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
@@ -162,20 +190,24 @@ def _read_heads(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
 def write_checkpoint(folder: Path, model: Any, manifest: Manifest) -> Manifest:
     """Writes a `TwoHeadModel` whose encoder carries an adapter; the manifest's `files` are filled in, and it is given back.
 
-    The manifest is written last: a folder with a manifest is complete.
+    The manifest is written last: a folder with a manifest is complete. Raises ModelError when the adapter cannot be merged, and so
+    could not be loaded.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
+    config = model.encoder.active_peft_config
+    _check_kind(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    adapter = get_peft_model_state_dict(model.encoder, save_embedding_layers=False)
+    with _pruned_ranks_are_no_fault():
+        adapter = get_peft_model_state_dict(model.encoder, save_embedding_layers=False)
     save_file({name: tensor.detach().float().contiguous() for name, tensor in adapter.items()}, folder / ADAPTER_FILE)
     heads = {name: tensor for name, tensor in model.state_dict().items() if name.split(".")[0] in _HEADS}
     save_file({name: tensor.detach().float().contiguous() for name, tensor in heads.items()}, folder / HEADS_FILE)
     for name in (ADAPTER_FILE, HEADS_FILE):
         (folder / name).chmod(0o644)  # safetensors writes for the owner alone
-    _write_adapter_config(folder, model.encoder.active_peft_config, manifest.base.name)
+    _write_adapter_config(folder, config, manifest.base.name)
     complete = replace(manifest, files={name: sha256_of(folder / name) for name in WEIGHT_FILES})
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(complete), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return complete
@@ -186,5 +218,6 @@ def _write_adapter_config(folder: Path, config: Any, base_name: str) -> None:
     config.save_pretrained(str(folder))
     path = folder / ADAPTER_CONFIG_FILE
     written = json.loads(path.read_text(encoding="utf-8"))
-    written |= {"base_model_name_or_path": base_name, "inference_mode": True, "target_modules": sorted(written["target_modules"])}
+    written |= {"base_model_name_or_path": base_name, "inference_mode": True}
+    written |= {name: sorted(written[name]) for name in _MODULE_SETS if isinstance(written.get(name), list)}
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")

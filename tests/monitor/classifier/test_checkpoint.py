@@ -1,14 +1,16 @@
 """A checkpoint is loaded as it was trained, or refused with what is wrong, where, and what to do."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig
 
 from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base
-from monitor.classifier.checkpoint import checkpoint_folder, load_checkpoint, read_labels, write_checkpoint
+from monitor.classifier.checkpoint import checkpoint_folder, load_checkpoint, read_labels, read_tensors, write_checkpoint
 from monitor.classifier.load import load_classifier
 from monitor.classifier.manifest import (
     ADAPTER_CONFIG_FILE,
@@ -18,6 +20,7 @@ from monitor.classifier.manifest import (
     WEIGHT_FILES,
     read_manifest,
 )
+from monitor.classifier.model import TwoHeadModel, attach, load_encoder
 from monitor.classifier.packing import pack
 from monitor.classifier.protocol import Prepared, Target
 from monitor.config import ModelSettings
@@ -58,6 +61,72 @@ def same(one, other):
 def test_what_was_trained_is_what_is_loaded(base, checkpoint):
     assert same(tiny_model(base), load_checkpoint(checkpoint, base).model)
     assert not same(tiny_model(base, seed=1), load_checkpoint(checkpoint, base).model)
+
+
+LINEAR = ["query", "key", "value", "dense"]
+ADAPTERS = {
+    "DoRA": LoraConfig(r=2, lora_alpha=4, target_modules=LINEAR, use_dora=True),
+    "AdaLoRA": AdaLoraConfig(init_r=3, target_r=1, total_step=8, tinit=1, tfinal=2, target_modules=LINEAR),
+    "IA3": IA3Config(target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"]),
+    "LoHa": LoHaConfig(r=2, alpha=4, target_modules=LINEAR),
+}
+
+
+def adapted(base, config):
+    """A model with an adapter that was trained for a few steps; AdaLoRA prunes its ranks meanwhile."""
+    torch.manual_seed(0)
+    model = TwoHeadModel(attach(load_encoder(base), deepcopy(config)), len(TOPICS)).train()
+    optimizer = torch.optim.Adam((parameter for parameter in model.parameters() if parameter.requires_grad), lr=0.02)
+    for step in range(8):
+        logits = model(ROWS)
+        (logits.topic.square().sum() + (logits.toward - 1).square().sum()).backward()
+        optimizer.step()
+        if config.peft_type == "ADALORA":
+            model.encoder.base_model.update_and_allocate(step + 1)
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_an_adapter_of_any_kind_that_changes_weights_is_merged(base, tmp_path, kind):
+    model = adapted(base, ADAPTERS[kind])
+    write_checkpoint(tmp_path, model, tiny_manifest(base))
+    loaded = load_checkpoint(tmp_path, base).model
+    assert same(model, loaded)
+    assert type(loaded.encoder).__name__ == "BertModel"
+    untouched = TwoHeadModel(load_encoder(base), len(TOPICS)).eval()
+    untouched.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if "head" in name}, strict=False)
+    assert not same(model, untouched)
+
+
+def test_what_adalora_prunes_to_nothing_is_nothing(base, tmp_path):
+    write_checkpoint(tmp_path, adapted(base, ADAPTERS["AdaLoRA"]), tiny_manifest(base))
+    ranks = [len(tensor) for name, tensor in read_tensors(tmp_path / ADAPTER_FILE).items() if name.endswith("lora_A")]
+    assert 0 in ranks
+    assert sum(ranks) < 3 * len(ranks)
+
+
+def test_an_adapter_that_adds_tokens_is_neither_written_nor_loaded(base, checkpoint, tmp_path):
+    config = PrefixTuningConfig(num_virtual_tokens=2, task_type="FEATURE_EXTRACTION")
+    model = TwoHeadModel(attach(load_encoder(base), config), len(TOPICS))
+    told = "an adapter of kind PREFIX_TUNING adds tokens .* cannot be merged .* train one that changes weights"
+    with pytest.raises(ModelError, match=told):
+        write_checkpoint(tmp_path / "written", model, tiny_manifest(base))
+    assert not (tmp_path / "written").exists()
+    folder = copy_of(checkpoint, tmp_path / "copied")
+    config.save_pretrained(str(folder))
+    seal(folder)
+    with pytest.raises(ModelError, match=told):
+        load_checkpoint(folder, base)
+
+
+def test_an_adapter_is_written_in_one_order_on_every_run(base, tmp_path):
+    for name in ("one", "other"):
+        config = IA3Config(target_modules={"value", "output.dense", "key"}, feedforward_modules={"output.dense"})
+        write_checkpoint(tmp_path / name, adapted(base, config), tiny_manifest(base))
+    written = [(tmp_path / name / ADAPTER_CONFIG_FILE).read_bytes() for name in ("one", "other")]
+    assert written[0] == written[1]
+    assert json.loads(written[0])["target_modules"] == ["key", "output.dense", "value"]
 
 
 def test_the_adapter_is_merged_and_nothing_learns(base, checkpoint):
@@ -177,7 +246,10 @@ BROKEN = {
         calibration("toward", "temperature", 0.0),
         r"calibration\.toward\.temperature must be above 0",
     ),
-    "a limit above one": (calibration("sentiment", "uncertain_below", 1.01), r"sentiment\.uncertain_below must lie between 0 and 1"),
+    "a limit above one": (
+        calibration("sentiment", "uncertain_below", 1.01),
+        r"sentiment\.uncertain_below must lie between 0 and 1",
+    ),
     "a limit below nought": (calibration("topic", "uncertain_below", -0.01), r"topic\.uncertain_below must lie between 0 and 1"),
     "no room for a token": (edited(lambda content: content.update(max_tokens=1)), "max_tokens must be at least 2, not 1"),
     "more tokens than the base reads": (

@@ -10,7 +10,7 @@ from typing import TypeVar
 from alerts.signature import Secret, read_secrets
 from alerts.types import ThresholdRule
 from alerts.webhook import Receiver
-from monitor.classifier.checkpoint import read_labels
+from monitor.classifier.load import check_model
 from monitor.config import ReceiverSettings, Settings, read_secret
 from monitor.errors import ConfigurationError
 from monitor.rules_file import load_rules
@@ -28,10 +28,11 @@ class Checked:
     receivers: tuple[Receiver, ...]
 
 
-def check(settings: Settings) -> Checked:
-    """Loads the watch list, the rules, the receivers' secrets and the checkpoint's labels.
+def check(settings: Settings, *, fetch: bool = False) -> Checked:
+    """Loads the watch list, the rules, the receivers' secrets and the checkpoints' labels.
 
-    Raises ConfigurationError with every fault of every file, ModelError when the checkpoint cannot be used.
+    Nothing is asked of the network, unless `fetch` says that a checkpoint on the hub may be fetched. Raises ConfigurationError with
+    every fault of every file, ModelError when a checkpoint cannot be used.
     """
     problems: list[str] = []
 
@@ -42,7 +43,7 @@ def check(settings: Settings) -> Checked:
             problems.extend(f"{error.origin}: {problem}" for problem in error.problems)
             return None
 
-    topics = read_labels(settings.model).topics
+    topics = check_model(settings.model, fetch=fetch)
     watchlist = collect(lambda: _watchlist(settings))
     receivers = [collect(partial(build_receiver, item)) for item in settings.receivers]
     entities = None if watchlist is None else watchlist.entities.keys()

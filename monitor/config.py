@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -12,8 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from monitor.errors import ConfigurationError
+from monitor.types import Sentiment
 
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -150,6 +153,58 @@ class DocumentSettings(Section):
     """How much of a rejected record is kept."""
 
 
+def parse_checkpoint(value: object) -> object:
+    """A `Path` from text that begins with "/", "./" or "../", a name on the hub as it is; the rest is left to pydantic.
+
+    Where a folder lies cannot decide: a folder that is missing must not become a question to the hub. Raises ValueError.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.startswith(("/", "./", "../")):
+        return Path(value)
+    if not _HUB_NAME.fullmatch(value):
+        raise ValueError('must be a folder that begins with "/", "./" or "../", or a name on the hub, "owner/name"')
+    return value
+
+
+class RoleSettings(Section):
+    """A published sequence-classification checkpoint that answers one question in place of the Bellwether checkpoint."""
+
+    checkpoint: Annotated[Path | str | None, BeforeValidator(parse_checkpoint)] = None
+    """A folder ("/…", "./…" or "../…") or a name on the Hugging Face hub ("owner/name"); unset: the one of `model.checkpoint`."""
+    revision: str | None = None
+    """The commit of a checkpoint on the hub; without one, tomorrow's model may be another one."""
+    max_tokens: Annotated[int, Field(ge=8, le=8_192)] = 128
+    """Of a longer text the headline, the lead and the sentences that name an entity are read, as far as the checkpoint can."""
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Divides the checkpoint's logits: above 1 for one that is too sure of itself."""
+    uncertain_below: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """An answer with a lower probability counts as uncertain."""
+
+    @model_validator(mode="after")
+    def _is_about_a_checkpoint(self) -> Self:
+        if self.checkpoint is None and self.model_fields_set - {"checkpoint"}:
+            raise ValueError(f"{', '.join(sorted(self.model_fields_set - {'checkpoint'}))}: nothing without checkpoint")
+        if isinstance(self.checkpoint, Path) and self.revision is not None:
+            raise ValueError("revision: only a checkpoint on the hub has one")
+        return self
+
+
+class TopicSettings(RoleSettings):
+    """Who answers what a text is about."""
+
+    labels: Mapping[str, Annotated[str, Field(pattern=r"\S")] | None] = {}
+    """Our name for a label of the checkpoint, where it is another one; null: an answer that is never given."""
+
+
+class SentimentSettings(RoleSettings):
+    """Who answers how a text speaks."""
+
+    labels: Mapping[str, Sentiment | None] = {}
+    """Which of negative, neutral and positive a label of the checkpoint stands for; null: an answer that is never given. Labels of
+    these names need no entry."""
+
+
 class ModelSettings(Section):
     """Which classifier runs where."""
 
@@ -157,6 +212,8 @@ class ModelSettings(Section):
     """A folder with a Bellwether checkpoint; unset: the one shipped."""
     base: Path | None = None
     """A folder with the base encoder's weights; unset: the installed package, then the hub."""
+    topic: TopicSettings = TopicSettings()
+    sentiment: SentimentSettings = SentimentSettings()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """"auto" takes CUDA where there is one."""
     threads: Annotated[int, Field(ge=0)] = 0

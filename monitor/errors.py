@@ -11,7 +11,8 @@
     │   └── MissingCodec            4   a compression library is not installed
     ├── ModelError                  5   the checkpoint is missing, unreadable or not what its manifest says
     │   └── DeviceLost              5   the accelerator is gone; the process must be restarted
-    └── DeliveryError               6   a message cannot be rendered or a receiver cannot be used
+    ├── DeliveryError               6   a message cannot be rendered or a receiver cannot be used
+    └── PipelineError               7   data, a recipe or a run of training cannot be used; or a model missed what it must reach
 
 Outcomes that are part of normal life (a rejected record, a refused delivery, a zombie's write) are values, not exceptions, where
 the caller can act on them.
@@ -86,3 +87,9 @@ class DeliveryError(BellwetherError):
     """A message or a receiver cannot be used."""
 
     exit_code = 6
+
+
+class PipelineError(BellwetherError):
+    """Labelled data, a recipe or a run cannot be used, or a model does not reach what was asked of it."""
+
+    exit_code = 7

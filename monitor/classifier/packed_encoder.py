@@ -20,9 +20,10 @@ def taken_apart(encoder: nn.Module) -> Any | None:
     inner = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
     config = getattr(inner, "config", None)
     known = getattr(config, "model_type", "") in _FAMILIES and hasattr(inner, "embeddings") and hasattr(inner, "encoder")
+    both_ways = not getattr(config, "is_decoder", False)
     absolute = getattr(config, "position_embedding_type", "absolute") in {"absolute", None}
     prompted = bool(getattr(getattr(adapted, "active_peft_config", None), "is_prompt_learning", False))
-    return inner if known and absolute and not prompted else None
+    return inner if known and both_ways and absolute and not prompted else None
 
 
 def encode(encoder: nn.Module, packed: Packed) -> Tensor:

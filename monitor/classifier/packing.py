@@ -19,7 +19,8 @@ class Packed:
     """The tokens of all rows, one after the other, the longest row first.
 
     Per token: `token_ids` and `positions` (its place in its row), both (tokens). Per row: `lengths` (rows), and `order`, the place
-    that the row had before it was packed. `runs` are (rows, length) of neighbours of one length. The tokens of all targets are
+    that the row had before it was packed. `starts` (rows + 1) are where each row begins, and the end of the last, in 32 bits as
+    attention kernels want them. `runs` are (rows, length) of neighbours of one length. The tokens of all targets are
     `target_tokens` (places in `token_ids`), one target after the other; `target_lengths` (targets) says how many each has,
     `target_rows` (targets) which packed row it lies in. `target_order` are (place of the row before packing, place of the target
     in that row).
@@ -28,6 +29,7 @@ class Packed:
     token_ids: Tensor
     positions: Tensor
     lengths: Tensor
+    starts: Tensor
     runs: tuple[tuple[int, int], ...]
     order: tuple[int, ...]
     target_tokens: Tensor
@@ -46,9 +48,11 @@ class Packed:
         return int(self.token_ids.shape[0])
 
     def to(self, device: str) -> Packed:
-        """The same on a device. Tensors in pinned memory are copied without waiting."""
+        """The same on a device. To CUDA it is copied from pinned memory, and nobody waits for the copy."""
+        if device == "cpu":
+            return self
         moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
+            field.name: value.pin_memory().to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
@@ -70,6 +74,7 @@ def pack(prepared: Sequence[Prepared]) -> Packed:
         token_ids=_long(chain.from_iterable(row.token_ids for row in rows)),
         positions=torch.from_numpy(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)),
         lengths=torch.from_numpy(lengths),
+        starts=torch.from_numpy(starts.astype(np.int32)),
         runs=tuple((len(list(group)), length) for length, group in groupby(row.tokens for row in rows)),
         order=tuple(order),
         target_tokens=_long(starts[number] + token for number, _, _, target in targets for token in target.places),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from monitor.types import Passage, Prediction
 
@@ -54,3 +54,37 @@ class Classifier(Protocol):
 
     def classify(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """One prediction per prepared passage, in order. Raises `DeviceLost` when the accelerator is gone for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How a classifier computes. A packed encoder reads no padding."""
+
+    device: str
+    precision: Literal["fp32", "bf16", "fp16"]
+    encoder: Literal["packed", "padded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a classifier's forward passes came to: the tokens of each pass, without padding, and the padding of all.
+
+    `undefined` are passages that the model gave no number for, `halvings` passes that did not fit into memory and were cut in two.
+    """
+
+    pass_tokens: tuple[int, ...] = ()
+    padding_tokens: int = 0
+    undefined: int = 0
+    halvings: int = 0
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """A classifier that can tell what it does."""
+
+    @property
+    def engine(self) -> Engine:
+        """How it computes."""
+
+    def effort(self) -> Effort:
+        """What was done since this was last asked."""

@@ -1,56 +1,53 @@
-"""Prepared texts to predictions on a device: one forward pass of one encoder answers both questions."""
+"""Prepared texts to predictions on a device: one forward pass of one encoder answers every question."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
-import torch
+import structlog
 from numpy.typing import NDArray
+from torch import Tensor
 
 from monitor.classifier.checkpoint import Checkpoint
+from monitor.classifier.fused_encoder import FusedEncoder, can_fuse
 from monitor.classifier.manifest import Calibration
-from monitor.classifier.packing import pack
-from monitor.classifier.protocol import Prepared
+from monitor.classifier.packed_encoder import encode, taken_apart
+from monitor.classifier.packing import Packed
+from monitor.classifier.passes import PRECISIONS, Answered, Array, Passes, Precision, resolve_device, resolve_precision
+from monitor.classifier.protocol import Effort, Engine, Prepared
 from monitor.classifier.tokens import prepare
-from monitor.errors import DeviceLost, ModelError
 from monitor.types import SENTIMENTS, Opinion, Passage, Prediction
 
-Array = NDArray[np.float64]
-
-_PASS_TOKENS: Final = {"cpu": 1_536, "cuda": 65_536}
-"""Most tokens that one forward pass takes: enough to fill the device, little enough to stay in its cache."""
-
-_DEVICE_ERRORS: Final = ("CUDA", "CUBLAS", "cuDNN", "CUDNN")
-
-
-def resolve_device(name: str) -> str:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means on this machine. Raises ModelError when it is not there."""
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    number = int(name.partition(":")[2] or 0)
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if number >= there:
-        raise ModelError(f'model.device is {name}, but torch sees {there} CUDA devices here: choose another, or "cpu"')
-    return f"cuda:{number}"
+log = structlog.get_logger(__name__)
 
 
 class TwoHeadClassifier:
     """A `Classifier` made of a checkpoint.
 
-    It computes in fp32 everywhere, so that an answer does not depend on what else is in the batch. `undefined` counts the documents
-    for which the model gave no number; they are answered with equal probabilities and count as uncertain. `pass_tokens` is the size
-    of a forward pass, padding included; None: what suits the device.
+    The encoder computes in `precision`, the heads in fp32. In fp32 an answer does not depend on what else is in the batch; in half
+    precision it does in the second digit of a probability. `undefined` counts the documents for which the model gave no number;
+    they are answered with equal probabilities and count as uncertain. `pass_tokens` is the size of a forward pass; None: what
+    suits the device. Raises ModelError when the device is not there.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "auto", pass_tokens: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "auto", pass_tokens: int | None = None, precision: Precision = "auto"
+    ) -> None:
         self._device = resolve_device(device)
+        self._precision = resolve_precision(precision, self._device)
         self._checkpoint = checkpoint
-        self._model = checkpoint.model.to(self._device)
-        self._pass_tokens = pass_tokens or _PASS_TOKENS[self._device.partition(":")[0]]
+        self._model = checkpoint.model
+        for head in (self._model.topic_head, self._model.sentiment_head):
+            head.to(self._device)
+        self._encode, self._encoder = encoder_on(self._model.encoder, self._device, self._precision)
+        self._passes = Passes(self._device, pass_tokens)
         self.undefined = 0
+        self._effort = Effort()
 
     @property
     def version(self) -> str:
@@ -67,6 +64,16 @@ class TwoHeadClassifier:
         """Where it computes."""
         return self._device
 
+    @property
+    def engine(self) -> Engine:
+        """How it computes."""
+        return Engine(self._device, self._precision, self._encoder)
+
+    def effort(self) -> Effort:
+        """What was done since this was last asked."""
+        done, self._effort = self._effort, Effort()
+        return done
+
     def prepare(self, passages: Sequence[Passage]) -> list[Prepared]:
         """Tokenises; one result per passage, in order."""
         return prepare(passages, self._checkpoint.tokenizer, self._checkpoint.manifest.max_tokens)
@@ -74,39 +81,34 @@ class TwoHeadClassifier:
     def classify(self, prepared: Sequence[Prepared]) -> list[Prediction]:
         """One prediction per prepared passage, in order. Raises `DeviceLost` when the accelerator is gone for good."""
         answers: dict[int, Prediction] = {}
-        for places in passes([one.tokens for one in prepared], self._pass_tokens):
-            rows = [prepared[place] for place in places]
-            answers.update(zip(places, self._predictions(rows), strict=True))
+        before, halvings = self.undefined, self._passes.halvings
+        tokens, padding = [], 0
+        for answered in self._passes.run(prepared, self._forward):
+            answers.update(zip(answered.places, self._predictions(answered), strict=True))
+            tokens.append(answered.packed.tokens)
+            if self._encoder == "padded":
+                padding += answered.packed.rows * answered.packed.runs[0][1] - answered.packed.tokens
+        self._effort = Effort(
+            pass_tokens=(*self._effort.pass_tokens, *tokens),
+            padding_tokens=self._effort.padding_tokens + padding,
+            undefined=self._effort.undefined + self.undefined - before,
+            halvings=self._effort.halvings + self._passes.halvings - halvings,
+        )
         return [answers[place] for place in range(len(prepared))]
 
-    def _predictions(self, rows: Sequence[Prepared]) -> list[Prediction]:
-        """The predictions of one pass; a pass that does not fit into the device's memory is made in halves."""
-        try:
-            return self._forward(rows)
-        except torch.OutOfMemoryError as error:
-            if len(rows) == 1:
-                raise DeviceLost(f"{self._device}: one text of {rows[0].tokens} tokens does not fit into memory") from error
-        except RuntimeError as error:
-            if isinstance(error, torch.AcceleratorError) or any(word in str(error) for word in _DEVICE_ERRORS):
-                raise DeviceLost(f"{self._device}: {str(error).splitlines()[0]}; restart the process") from error
-            raise
-        # Here and not in the handler: there the exception would still hold the failed pass's tensors.
-        if self._device != "cpu":
-            torch.cuda.empty_cache()
-        half = len(rows) // 2
-        return self._predictions(rows[:half]) + self._predictions(rows[half:])
+    def _forward(self, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self._model.answer(self._encode(packed).float(), packed)
+        return logits.topic, logits.sentiment, logits.toward
 
-    def _forward(self, rows: Sequence[Prepared]) -> list[Prediction]:
-        packed = pack(rows)
-        with torch.inference_mode():
-            logits = self._model(packed.to(self._device))
-            topic, sentiment, toward = (part.double().cpu().numpy() for part in (logits.topic, logits.sentiment, logits.toward))
-        answered = self._answers(topic, sentiment)
+    def _predictions(self, answered: Answered) -> list[Prediction]:
+        """The predictions of one pass, in the order of its rows before they were packed."""
+        topic, sentiment, toward = answered.tensors
+        rows, packed = answered.rows, answered.packed
         opinions = opinions_of(toward, self._checkpoint.manifest.calibration.toward)
         named: dict[int, dict[str, Opinion]] = {}
         for (place, which), opinion in zip(packed.target_order, opinions, strict=True):
             named.setdefault(place, {})[rows[place].targets[which].entity] = opinion
-        predictions = dict(zip(packed.order, answered, strict=True))
+        predictions = dict(zip(packed.order, self._answers(topic, sentiment), strict=True))
         return [
             replace(predictions[place], toward=named[place]) if place in named else predictions[place] for place in range(len(rows))
         ]
@@ -131,18 +133,20 @@ class TwoHeadClassifier:
             )
 
 
-def passes(lengths: Sequence[int], pass_tokens: int) -> Iterator[list[int]]:
-    """The places of all texts in groups of about one length that have at most `pass_tokens` tokens together, or of one text."""
-    group: list[int] = []
-    tokens = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if group and tokens + lengths[place] > pass_tokens:
-            yield group
-            group, tokens = [], 0
-        group.append(place)
-        tokens += lengths[place]
-    if group:
-        yield group
+def encoder_on(
+    encoder: Any, device: str, precision: Literal["fp32", "bf16", "fp16"]
+) -> tuple[Callable[[Packed], Tensor], Literal["packed", "padded"]]:
+    """Packed rows on the device to states, by the fastest way there is for this encoder, and whether that reads padding.
+
+    The encoder itself stays as and where it is.
+    """
+    if can_fuse(encoder):
+        return FusedEncoder(encoder, device, PRECISIONS[precision]), "packed"
+    if taken_apart(encoder) is None:
+        # Its own forward pass is right, and slower: rows are padded to the longest of a pass.
+        log.warning("encoder.padded", architecture=type(encoder).__name__)
+    own = encoder if (device, precision) == ("cpu", "fp32") else copy.deepcopy(encoder).to(device, PRECISIONS[precision])
+    return partial(encode, own), "padded" if taken_apart(encoder) is None else "packed"
 
 
 def finite(logits: Array) -> NDArray[np.bool_]:

@@ -216,6 +216,8 @@ class ModelSettings(Section):
     sentiment: SentimentSettings = SentimentSettings()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """"auto" takes CUDA where there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the encoder computes in; "auto": fp32 on a CPU, bf16 on a GPU that has it, else fp16."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of the encoder; 0: as many as torch likes."""
     disabled: bool = False

@@ -56,7 +56,8 @@ def load_classifier(settings: ModelSettings) -> Classifier:
         torch.set_num_threads(settings.threads)
     if topic is not None and sentiment is not None:
         return RolesClassifier(None, topic, sentiment)
-    own = TwoHeadClassifier(load_checkpoint(checkpoint_folder(settings), settings.base), settings.device)
+    checkpoint = load_checkpoint(checkpoint_folder(settings), settings.base)
+    own = TwoHeadClassifier(checkpoint, settings.device, precision=settings.precision)
     return own if topic is None and sentiment is None else RolesClassifier(own, topic, sentiment)
 
 

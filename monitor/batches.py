@@ -61,6 +61,11 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether what waits is as much as a batch may hold, or more."""
+        return self._tokens >= self._max_tokens or len(self._waiting) >= self._max_documents
+
     def add(self, entry: Entry, tokens: int, now_s: float) -> None:
         """Queues an entry of this weight (a dead letter weighs 0)."""
         self._waiting.append(_Waiting(entry, tokens, now_s))
@@ -79,7 +84,7 @@ class Batcher:
         """Seconds until a batch is due, 0 if one is; None while the queue is empty."""
         if not self._waiting:
             return None
-        if self._tokens >= self._max_tokens or len(self._waiting) >= self._max_documents:
+        if self.full:
             return 0.0
         return max(0.0, self._waiting[0].since_s + self._max_wait_s - now_s)
 

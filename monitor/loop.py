@@ -14,7 +14,8 @@ import structlog
 
 from monitor.batches import Batch, Batcher
 from monitor.buckets import fold
-from monitor.classifier.protocol import Classifier
+from monitor.classifier.protocol import Accountable, Classifier
+from monitor.classifying import Answers, Classifying
 from monitor.errors import Fenced, SourceUnavailable, StoreUnavailable
 from monitor.intake import Intake
 from monitor.judging import Judging
@@ -29,16 +30,27 @@ from monitor.windows import Windows
 log = structlog.get_logger(__name__)
 
 _POLL_S: Final = 0.25
+_POLL_WHILE_CLASSIFYING_S: Final = 0.05
 _ASK_FOR_ENDS_EVERY_S: Final = 1.0
 _SHOW_LAG_EVERY_S: Final = 10.0
 _LOOK_EVERY_S: Final = 1.0
 _RETRY_SAVE_AFTER_S: Final = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A batch that the classifier has and that is not saved."""
+
+    batch: Batch
+    answers: Answers
+
+
 @dataclass(slots=True)
 class Loop:
     """One thread turns it; everything it touches is passed in.
 
+    While the classifier has a batch, the loop reads, decodes and tokenises the next. Batches are saved in the order in which they
+    were read, each before the classifier gets another; what is not saved when claims change is forgotten, and read again.
     `windows_reach_ms` and `stories_reach_ms` are how far back memory keeps minutes and stories. `clock_s` is monotonic. `stop` ends
     the wait for a database.
     """
@@ -59,8 +71,15 @@ class Loop:
     clock_s: Callable[[], float] = time.monotonic
     intake: Intake | None = None
     turned_s: float = field(default_factory=time.monotonic)
+    _classifying: Classifying = field(init=False)
+    _asked: _Asked | None = None
     _asked_for_ends_s: float = float("-inf")
     _looked_s: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self._classifying = Classifying(self.classifier)
+        if isinstance(self.classifier, Accountable):
+            self.metrics.set_engine(self.classifier.engine)
 
     def restore(self) -> None:
         """Rebuilds from the store what memory holds: windows, the index of stories, how far rules were judged."""
@@ -75,11 +94,12 @@ class Loop:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """The source, open while the context lasts. Raises SourceUnavailable when it cannot be opened."""
-        self.batcher.take_all()
+        self._forget_unsaved()
         self.intake = self.open_intake()
         try:
             yield
         finally:
+            self._classifying.close()
             self.intake.source.close()
             self.intake = None
 
@@ -92,8 +112,7 @@ class Loop:
         self.beat()
         try:
             self._take_in()
-            while batch := self.batcher.take(self.clock_s()):
-                self._process(batch)
+            self._process_due()
         except Fenced as error:
             self._give_up_claims(error)
         self._confirm_ends()
@@ -129,11 +148,16 @@ class Loop:
         return self.intake
 
     def _take_in(self) -> None:
-        with self._timed("poll"):
-            arrived = self._intake.read(self._wait_s())
+        try:
+            with self._timed("poll"):
+                arrived = self._intake.read(self._wait_s())
+        except StoreUnavailable:
+            # The claims are gone, and new ones could not be made: what was read under them is read again.
+            self._forget_unsaved()
+            raise
         if arrived.assigned is not None:
             # What was read under earlier claims and is not saved is read again under the new ones.
-            self.batcher.take_all()
+            self._forget_unsaved()
             self.watermark.assign(arrived.assigned)
         if arrived.interruptions:
             self._process_all()
@@ -145,6 +169,8 @@ class Loop:
         self._collect(entries)
 
     def _wait_s(self) -> float:
+        if self._asked is not None:
+            return _POLL_WHILE_CLASSIFYING_S
         remaining_s = self.batcher.remaining_s(self.clock_s())
         return _POLL_S if remaining_s is None else min(_POLL_S, max(0.0, remaining_s))
 
@@ -162,17 +188,43 @@ class Loop:
             self.batcher.add((entry, tokens), tokens.tokens, now_s)
             self.metrics.truncated.inc(tokens.truncated)
 
+    def _process_due(self) -> None:
+        """Saves what is classified and hands over what is due. While the classifier is busy a batch waits until it is full."""
+        if self._asked is not None and self._asked.answers.done():
+            self._finish()
+        while (self._asked is None or self.batcher.full) and (batch := self.batcher.take(self.clock_s())):
+            self._process(batch)
+
     def _process_all(self) -> None:
         for batch in self.batcher.take_all():
             self._process(batch)
+        self._finish()
 
     def _process(self, batch: Batch) -> None:
-        """One batch through the classifier into one transaction. Raises Fenced: then nothing of it was saved."""
-        documents = batch.documents
+        """Hands a batch to the classifier, once the one before it is saved. Raises what `_finish` does."""
+        self._finish()
+        self._asked = _Asked(batch, self._classifying.ask([prepared for _, prepared in batch.documents]))
+
+    def _finish(self) -> None:
+        """Waits for the batch that the classifier has, and saves it in one transaction.
+
+        Raises Fenced or StoreUnavailable: then nothing of it was saved, and nothing that was read after it may be; and what the
+        classifier raised.
+        """
+        if self._asked is None:
+            return
+        batch = self._asked.batch
         with self._timed("classify"):
-            predictions = self.classifier.classify([prepared for _, prepared in documents])
-        scored = [Scored(document, prediction) for (document, _), prediction in zip(documents, predictions, strict=True)]
-        placement, buckets, advances = self._save_patiently(batch, scored)
+            predictions = self._asked.answers.result()
+        self._asked = None
+        if isinstance(self.classifier, Accountable):
+            self.metrics.count_effort(self.classifier.effort())
+        scored = [Scored(document, prediction) for (document, _), prediction in zip(batch.documents, predictions, strict=True)]
+        try:
+            placement, buckets, advances = self._save_patiently(batch, scored)
+        except StoreUnavailable:
+            self._forget_unsaved()
+            raise
         self.stories.accept(placement)
         self.windows.add(buckets)
         for advance in advances:
@@ -180,6 +232,13 @@ class Loop:
             self.watermark.observe(advance.partition, advance.time_ms, self.clock_s())
         self._intake.source.hint({advance.partition: advance.next_offset for advance in advances})
         self._count(batch, placement, advances)
+
+    def _forget_unsaved(self) -> None:
+        """Lets go of everything that was read and not saved; whoever has the claims reads it again."""
+        self.batcher.take_all()
+        if self._asked is not None:
+            self._asked.answers.result()
+            self._asked = None
 
     def _save_patiently(self, batch: Batch, scored: Sequence[Scored]) -> tuple[Placement, Sequence[Bucket], Sequence[Advance]]:
         """Places and saves; while the database does not answer, waits with the source paused, so that the group keeps us."""
@@ -244,7 +303,7 @@ class Loop:
 
     def _give_up_claims(self, error: Fenced) -> None:
         self.metrics.fenced.inc()
-        self.batcher.take_all()
+        self._forget_unsaved()
         self._intake.forget(error)
 
     def _confirm_ends(self) -> None:
@@ -267,8 +326,8 @@ class Loop:
                 continue
             saved_offset = self._intake.held[partition].claim.next_offset
             self.metrics.set_lag(partition, max(0, end_offset - (position if saved_offset is None else saved_offset)))
-            # At a turn's end the batcher may hold what was read of the partition and is not saved.
-            if position >= end_offset and len(self.batcher) == 0:
+            # At a turn's end there may be what was read of the partition and is not saved.
+            if position >= end_offset and len(self.batcher) == 0 and self._asked is None:
                 self.watermark.confirm_end(partition, now_s)
 
     def _judge(self) -> None:

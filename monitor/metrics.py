@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.registry import Collector
 
 from alerts.types import AttemptResult, ChangeKind, Severity
+from monitor.classifier.protocol import Effort, Engine
 from monitor.types import TONES, Partition, Reading, RejectReason, SeriesKind
 
 MAX_ENTITIES: Final = 300
@@ -138,12 +139,30 @@ class Metrics:
         self.view = View()
         registry.register(_BalanceCollector(self))
         self.build = Info("bellwether_build", "Version of the program and of the model.", registry=registry)
-        self.stage_seconds = Counter("bellwether_stage_seconds", "Time the loop spent, by stage.", ["stage"], registry=registry)
+        self.stage_seconds = Counter(
+            "bellwether_stage_seconds", "Time the loop spent, by stage; classify: waiting for it.", ["stage"], registry=registry
+        )
         self.batch_documents = Histogram(
             "bellwether_batch_documents", "Documents a batch.", buckets=(1, 4, 16, 64, 128, 256, 512, 1024), registry=registry
         )
         self.batch_tokens = Histogram(
             "bellwether_batch_tokens", "Tokens a batch.", buckets=(64, 256, 1024, 2048, 4096, 8192, 16384), registry=registry
+        )
+        self.encoder = Info("bellwether_encoder", "Where, in which precision and how the encoder computes.", registry=registry)
+        self.pass_tokens = Histogram(
+            "bellwether_pass_tokens",
+            "Tokens a forward pass of the encoder, without padding; their sum is all that it read.",
+            buckets=(64, 256, 512, 1024, 1536, 4096, 16384, 65536),
+            registry=registry,
+        )
+        self.padding_tokens = Counter(
+            "bellwether_padding_tokens", "Padding that the encoder read; a packed encoder reads none.", registry=registry
+        )
+        self.undefined = Counter(
+            "bellwether_documents_undefined", "Documents that the model gave no number for; uncertain.", registry=registry
+        )
+        self.halvings = Counter(
+            "bellwether_pass_halvings", "Forward passes cut in two because memory did not suffice.", registry=registry
         )
         self.truncated = Counter("bellwether_documents_truncated", "Documents cut to the model's limit.", registry=registry)
         self.clamped = Counter(
@@ -211,6 +230,18 @@ class Metrics:
             self.delivery_seconds.labels(receiver)
             for result in AttemptResult:
                 self.delivery_attempts.labels(receiver, result)
+
+    def set_engine(self, engine: Engine) -> None:
+        """How the classifier computes."""
+        self.encoder.info({"device": engine.device, "precision": engine.precision, "encoder": engine.encoder})
+
+    def count_effort(self, effort: Effort) -> None:
+        """What the classifier did for a batch."""
+        for tokens in effort.pass_tokens:
+            self.pass_tokens.observe(tokens)
+        self.padding_tokens.inc(effort.padding_tokens)
+        self.undefined.inc(effort.undefined)
+        self.halvings.inc(effort.halvings)
 
     def set_lag(self, partition: Partition, records: int) -> None:
         """How far the saved position is behind the end of the log."""

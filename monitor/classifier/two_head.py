@@ -51,8 +51,8 @@ class TwoHeadClassifier:
 
     @property
     def version(self) -> str:
-        """A short hash of the manifest, which holds the hashes of all weights."""
-        return self._checkpoint.version
+        """A short hash of the manifest, which holds the hashes of all weights; and the precision, where it is not fp32."""
+        return self._checkpoint.version if self._precision == "fp32" else f"{self._checkpoint.version}-{self._precision}"
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -23,17 +23,17 @@ _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _ADAPTER: Final = "adapter_config.json"
+_VOCABULARIES: Final = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _FILES: Final = (
     _CONFIG,
     _WEIGHTS,
     _INDEX,
     "model-*.safetensors",
-    "tokenizer*",
-    "vocab*",
+    *_VOCABULARIES,
+    "tokenizer_config.json",
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
-    "*.model",
 )
 """What is read of a checkpoint: data, and never a file that can hold code."""
 
@@ -72,6 +72,7 @@ class Published:
         read = sorted({path for pattern in _FILES for path in self.folder.glob(pattern) if path.is_file()})
         decides = {
             "files": {path.name: sha256_of(path) for path in read},
+            "role": self.role,
             "labels": self.labelling.labels,
             "places": self.labelling.places,
             "normalisation": NORMALISATION,
@@ -142,6 +143,9 @@ def _file_faults(folder: Path) -> Iterator[str]:
             f"it has no {_WEIGHTS}, and no other form of weights is read, because pickled ones can run code: "
             "name a revision that has it (on the hub often refs/pr/N), or convert the checkpoint once, as README.md says"
         )
+    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        # transformers would make a tokenizer that knows no word, and say nothing.
+        yield f"it has no tokenizer ({', '.join(_VOCABULARIES)})"
 
 
 def _kind_faults(config: Mapping[str, Any], offered: tuple[str, ...]) -> Iterator[str]:

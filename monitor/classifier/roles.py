@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import islice
 from typing import Final
 
 from monitor.classifier.excerpt import Span, sentence_around
-from monitor.classifier.protocol import Classifier, Prepared
-from monitor.classifier.sequence_classification import Answer, SequenceClassifier
+from monitor.classifier.protocol import Effort, Engine, Prepared
+from monitor.classifier.sequence_classification import Answer, SequenceClassifier, added
+from monitor.classifier.two_head import TwoHeadClassifier
 from monitor.types import SENTIMENTS, Opinion, Passage, Prediction
 
 _SENTENCES: Final = 8
@@ -65,19 +67,19 @@ class RolesClassifier:
     sentence apart, as the Bellwether checkpoint can.
     """
 
-    def __init__(self, own: Classifier | None, topic: SequenceClassifier | None, sentiment: SequenceClassifier | None) -> None:
+    def __init__(
+        self, own: TwoHeadClassifier | None, topic: SequenceClassifier | None, sentiment: SequenceClassifier | None
+    ) -> None:
         assert own is not None or (topic is not None and sentiment is not None), "a question that nobody answers"
         self._own = own
         self._topic = topic
         self._sentiment = sentiment
-        answering = [part for part in (own, topic, sentiment) if part is not None]
-        self._version = hashlib.sha256(" ".join(part.version for part in answering).encode()).hexdigest()[:12]
-        self._device = answering[0].device
+        self._parts = [part for part in (own, topic, sentiment) if part is not None]
 
     @property
     def version(self) -> str:
         """A short hash of the versions of all checkpoints that answer."""
-        return self._version
+        return hashlib.sha256(" ".join(part.version for part in self._parts).encode()).hexdigest()[:12]
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -90,12 +92,17 @@ class RolesClassifier:
     @property
     def device(self) -> str:
         """Where all of them compute."""
-        return self._device
+        return self._parts[0].engine.device
 
     @property
-    def undefined(self) -> int:
-        """How many texts the checkpoints in the roles gave no number for."""
-        return sum(part.undefined for part in (self._topic, self._sentiment) if part is not None)
+    def engine(self) -> Engine:
+        """How all of them compute; their encoders count as packed when each of them does."""
+        engines = [part.engine for part in self._parts]
+        return next((engine for engine in engines if engine.encoder == "padded"), engines[0])
+
+    def effort(self) -> Effort:
+        """What all of them did since this was last asked."""
+        return reduce(added, (part.effort() for part in self._parts))
 
     def prepare(self, passages: Sequence[Passage]) -> list[Prepared]:
         """Tokenises for each checkpoint; one result per passage, in order."""

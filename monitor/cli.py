@@ -167,6 +167,36 @@ def score(
     sys.stdout.buffer.flush()
 
 
+@app.command()
+def explain(
+    text: Annotated[str, typer.Argument(help="What to explain; its first line is the headline.")],
+    entity: Annotated[list[str] | None, typer.Option(help="Also the sentiment toward this name; may be given again.")] = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Topic and sentiment of a text, the sentiment toward whom it names, and the words that carried each answer.
+
+    A word's weight is what leaving it out changes: the probability of the topic, or the score P(positive) - P(negative).
+    """
+    from monitor.classifier.load import load_classifier
+    from monitor.decode import Undecodable
+    from monitor.explain import as_json as explained_as_json
+    from monitor.explain import explain as explain_text
+    from monitor.explain import rendered
+    from monitor.watchlist import WatchList, load_watchlist
+
+    settings = load_settings(config)
+    watchlist = WatchList() if settings.watchlist_file is None else load_watchlist(settings.watchlist_file)
+    try:
+        explanation = explain_text(text, entity or [], watchlist, load_classifier(settings.model))
+    except Undecodable as fault:
+        raise ConfigurationError("explain", [fault.detail]) from fault
+    if as_json:
+        print(json.dumps(explained_as_json(explanation), ensure_ascii=False))
+    else:
+        Console(highlight=False).print(rendered(explanation))
+
+
 def _open(file: str) -> BinaryIO:
     """The file, or standard input for "-". Raises ConfigurationError when it cannot be read."""
     if file == "-":

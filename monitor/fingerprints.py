@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
+from monitor.classifier.text import CJK
+
 PERMUTATIONS: Final = 128
 BANDS: Final = 32
 """32 bands of 4 rows: texts with a Jaccard similarity of 0.5 share a band with probability 0.87, with 0.2 in 5 of 100 cases."""
@@ -37,10 +39,9 @@ _KIND: Final = _OPPOSED | _LEAD
 
 Words = NDArray[np.uint64]
 
-_CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_CHARACTER: Final = re.compile(f"[{_CJK}]")
+_CHARACTER: Final = re.compile(f"[{CJK}]")
 _TOKEN: Final = re.compile(
-    rf"[{_CJK}]|\d+(?:\.\d+)*|(?:[^\W\d_{_CJK}]\.)+[^\W\d_{_CJK}]\b|[^\W\d_{_CJK}](?:[^\W_{_CJK}]+|[&'](?=[^\W_{_CJK}]))*"
+    rf"[{CJK}]|\d+(?:\.\d+)*|(?:[^\W\d_{CJK}]\.)+[^\W\d_{CJK}]\b|[^\W\d_{CJK}](?:[^\W_{CJK}]+|[&'](?=[^\W_{CJK}]))*"
 )
 _ASCII_TOKEN: Final = re.compile(r"\d+(?:\.\d+)*|(?:[a-z]\.)+[a-z]\b|[a-z](?:[a-z0-9]+|[&'](?=[a-z0-9]))*")
 _SILENT: Final = re.compile(r"<[^<>]{1,40}>|'s\b|,(?<=\d,)(?=\d{3})")

@@ -192,26 +192,28 @@ def _answer(
         "id": question.id,
         "line": question.line,
         "topic": prediction.topic,
-        "topic_probabilities": _by_label(topics, prediction.topic_probabilities),
+        "topic_probabilities": by_label(topics, prediction.topic_probabilities),
         "topic_uncertain": prediction.topic_uncertain,
         "out_of_domain": prediction.out_of_domain,
-        **_opinion(asked or prediction.document),
+        **opinion_fields(asked or prediction.document),
     }
     if question.asked:
         answer |= {"entity": question.asked, "sentiment_of": "document" if asked is None else "entity"}
     if watched:
-        answer["entities"] = {entity: _opinion(prediction.opinion(entity)) for entity in passage.entities if entity != _ASKED}
+        answer["entities"] = {entity: opinion_fields(prediction.opinion(entity)) for entity in passage.entities if entity != _ASKED}
     return answer
 
 
-def _opinion(opinion: Opinion) -> dict[str, Any]:
+def opinion_fields(opinion: Opinion) -> dict[str, Any]:
+    """An opinion as the fields of a JSON object."""
     return {
         "sentiment": opinion.sentiment,
-        "sentiment_probabilities": _by_label(SENTIMENTS, opinion.probabilities),
+        "sentiment_probabilities": by_label(SENTIMENTS, opinion.probabilities),
         "sentiment_uncertain": opinion.uncertain,
         "score": round(opinion.score, _DIGITS),
     }
 
 
-def _by_label(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
+def by_label(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
+    """Rounded probabilities by label."""
     return {label: round(probability, _DIGITS) for label, probability in zip(labels, probabilities, strict=True)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from monitor.classifier.text import CJK
 from monitor.types import Mention, Passage
 
 MAX_SPAN_CHARACTERS: Final = 400
@@ -15,10 +16,9 @@ MAX_SPAN_CHARACTERS: Final = 400
 
 _MENTIONS_AN_ENTITY: Final = 8
 _CLOSING: Final = "\"'”’)\\]」』）】》"
-_CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # The look-behind lets a run of points be tried only once: a megabyte of them would take for ever.
 _END: Final = re.compile(
-    rf"(?<![.!?…])[.!?…]+[{_CLOSING}]*(?=\s(?![a-z]))|(?:[。！？；｡]|……)+[{_CLOSING}]*|[!?]+[{_CLOSING}]*(?=[{_CJK}])|\n"
+    rf"(?<![.!?…])[.!?…]+[{_CLOSING}]*(?=\s(?![a-z]))|(?:[。！？；｡]|……)+[{_CLOSING}]*|[!?]+[{_CLOSING}]*(?=[{CJK}])|\n"
 )
 _ABBREVIATIONS: Final = (
     "Mr Mrs Ms Dr Prof Sr Jr St Rev Gen Gov Sen Rep Inc Corp Co Cos Ltd Plc Bros Dept Univ No Nos vs Jan Feb Mar Apr Jun Jul Aug "
@@ -91,12 +91,12 @@ def parts(passage: Passage, characters: int) -> list[Span]:
             break
         if all(span.end <= mention.start or span.start >= mention.end for span in chosen):
             span = next(
-                part for part in _minus(sentence_around(text, mention.start, mention.end), chosen) if part.end > mention.start
+                part for part in uncovered(sentence_around(text, mention.start, mention.end), chosen) if part.end > mention.start
             )
             left -= span.end - span.start
             chosen.append(span)
     for span in _pieces(text, characters):
-        chosen += _minus(span, chosen)
+        chosen += uncovered(span, chosen)
     return chosen
 
 
@@ -127,8 +127,8 @@ def _in_turn(mentions: Iterable[Mention]) -> Iterator[Mention]:
         yield from (own[turn] for own in by_entity.values() if turn < len(own))
 
 
-def _minus(span: Span, chosen: Iterable[Span]) -> list[Span]:
-    """The stretches of a span that lie in none of the chosen ones, in order."""
+def uncovered(span: Span, chosen: Iterable[Span]) -> list[Span]:
+    """The stretches of a span that lie in none of the chosen ones, which do not overlap, in order."""
     stretches, start = [], span.start
     for other in sorted(chosen):
         if other.start < span.end and other.end > start:

@@ -10,6 +10,9 @@ from typing import Final
 NORMALISATION: Final = 2
 """Numbers the rules of `normalise`: a checkpoint trained under other rules is refused."""
 
+CJK: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+"""Han and kana, for the brackets of a regular expression: a character is about half a word, and no space parts the words."""
+
 _LINK = re.compile(r"(?:https?://|www\.|\bt\.co/)\S*", re.IGNORECASE)
 
 

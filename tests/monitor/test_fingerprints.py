@@ -30,6 +30,9 @@ SAME_STORY = [
     ("【快讯】海登银行第二季度净利润增长12%", "海登银行第二季度净利润增长12%，手续费收入强劲"),
     ("监管机构因反洗钱不力对海登银行处以罚款", "更正：监管机构因反洗钱不力对海登银行处以罚款"),
     ("塔沃斯宣布裁员四千人，股价大跌", "塔沃斯宣布裁员四千人"),
+    ("据悉海登银行将出售海外业务", "海登银行将出售海外业务"),
+    ("监管机构对海登银行处以罚款", "海登银行被监管机构处以罚款"),
+    ("海登银行ＱＤＩＩ基金获批", "海登银行QDII基金获批"),
 ]
 
 OTHER_STORY = [
@@ -53,6 +56,10 @@ OTHER_STORY = [
     ("海登银行第二季度净利润增长12%", "海登银行第二季度净利润增长40%"),
     ("海登银行任命新任首席财务官", "塔沃斯集团宣布收购竞争对手"),
     ("央行宣布下调存款准备金率", "央行宣布上调外汇存款准备金率"),
+    ("海登银行第二季度净利润创新高", "诺维克银行第二季度净利润创新高"),
+    ("海登科技涉嫌信息披露违规被立案调查", "塔沃斯科技涉嫌信息披露违规被立案调查"),
+    ("海登早评：周一股市必读", "海登早评：周四股市必读"),
+    ("沪指午盘收涨，券商股领涨", "沪指午盘收跌，券商股领跌"),
 ]
 
 
@@ -103,6 +110,83 @@ def test_wire_prefixes_credits_datelines_and_source_tails_leave_no_trace():
     assert dressed == plain == "halden bank fined\nthe regulator fined the bank."
 
 
+CHINESE_TITLES = [
+    "【转载】{}",
+    "转载：{}",
+    "（独家）{}",
+    "突发！{}",
+    "原标题：{}",
+    "【重磅】【快讯】{}",
+    "{}（转载）",
+    "{}（转载自新浪财经）",
+    "{}(组图)",
+    "{}_新浪财经_新浪网",
+    "{}-新华网",
+    "{} | 界面新闻",
+    "财联社5月4日电，{}",
+]
+CHINESE_BODIES = [
+    "新华社北京5月4日电（记者 张三、李四）{}",
+    "中新社上海5月4日电 (记者 张三) {}",
+    "据彭博社报道，{}",
+    "本报讯（记者张三）{}",
+    "来源：每日一报 2026-05-04 08:00 {}",
+    "{}（责任编辑：张三）",
+    "{} 责任编辑：张三 SF001",
+    "{}文章来源：证券时报网",
+    "{}转载请注明出处。免责声明：本文仅代表作者观点。",
+]
+STORY = "监管机构周一对海登银行处以三亿元罚款。该行在反洗钱审查中隐瞒了交易。董事长宣布辞职。"
+
+
+@pytest.mark.parametrize("dress", CHINESE_TITLES)
+def test_what_chinese_media_set_around_a_title_leaves_no_trace(dress):
+    assert normalise(dress.format("海登银行反洗钱不力被罚三亿元"), "", "") == "海登银行反洗钱不力被罚三亿元"
+
+
+@pytest.mark.parametrize("dress", CHINESE_BODIES)
+def test_what_chinese_media_set_around_a_text_leaves_no_trace(dress):
+    assert tokenise(normalise("", dress.format(STORY), "")) == tokenise(normalise("", STORY, ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "海登银行（记者会）今日开幕，股价上涨",
+        "转型中的海登银行",
+        "编辑部来源于海登银行的调查报告称其隐瞒亏损",
+        "数据来源：海登银行称第二季度净利润下降",
+        "新华社区的海登银行网点关闭",
+        "海登银行 - 塔沃斯合并",
+    ],
+)
+def test_chinese_words_that_only_look_like_a_dress_stay(text):
+    assert tokenise(normalise(text, "", "")) == [character for character in text if character.isalnum()]
+
+
+def test_a_byline_in_front_costs_no_text():
+    dressed = f"（记者 张三）{STORY}"
+    assert tokenise(normalise("", dressed, "")) == tokenise(STORY)
+    early = f"海登银行公告（记者 张三）{STORY * 3}"
+    assert tokenise(normalise("", early, ""))[-20:] == tokenise(STORY)[-20:]
+
+
+def test_full_and_half_width_signs_are_the_same_and_traditional_characters_are_others():
+    half = STORY.replace("。", ". ").replace("，", ", ")
+    assert printed("", STORY) == printed("", half)
+    assert printed("海登銀行被罰款") != printed("海登银行被罚款")
+
+
+def test_reports_that_share_their_forms_of_words_only_are_two_stories():
+    """What the law makes every company say in the same words does not make two announcements one."""
+    law = "本公司董事会及全体董事保证本公告内容不存在任何虚假记载、误导性陈述或者重大遗漏，并对其内容的真实性承担法律责任。"
+    one = "海登银行因未按规定履行客户身份识别义务，收到监管机构的行政处罚决定书，罚款三亿元，公司将认真整改，积极落实监管意见。"
+    other = "塔沃斯集团拟以自有资金收购鲁梅克公司全部股权，交易完成后鲁梅克成为全资子公司，本次交易不构成重大资产重组。"
+    found = likeness(printed("", law + one).shingles, printed("", law + other).shingles)
+    assert 0.1 < found.jaccard < 0.5
+    assert found.containment < 0.8
+
+
 def test_the_names_of_agencies_are_known_without_the_source():
     assert normalise("Halden Bank fined | Bloomberg", "", "") == "halden bank fined"
     assert normalise("Halden Bank fined - Kestrel", "", "") == "halden bank fined - kestrel"
@@ -150,7 +234,7 @@ def test_a_text_of_twenty_words_is_compared_by_runs_of_three():
 def test_forty_chinese_characters_weigh_as_much_as_twenty_words():
     characters = [chr(0x4E00 + number) for number in range(40)]
     assert len(numbers(printed("".join(characters)).shingles)) == 38
-    assert len(numbers(printed("".join(characters[:39])).shingles)) == 39 + 38
+    assert len(numbers(printed("".join(characters[:39])).shingles)) == 39 + 38 + 1  # characters, pairs, the leading pair
 
 
 def test_a_text_without_words_has_only_the_key_of_its_exact_text():
@@ -261,5 +345,16 @@ def test_likeness_is_symmetrical_and_a_share(one, other):
 
 
 def test_a_hostile_text_costs_no_more_than_a_long_one():
-    for hostile in ("(" * 3_000, " -" * 2_000, "<" * 3_000, "a." * 2_000, "UPDATE " * 500, "A" * 3_000, "1," * 2_000, "'" * 3_000):
+    chinese = ("_字" * 1_500, "原标题:" * 900, "(记者" * 1_000, "新华社" * 1_000, "来源:字 " * 700, "(图)" * 1_000, "转载!" * 800)
+    for hostile in (
+        *chinese,
+        "(" * 3_000,
+        " -" * 2_000,
+        "<" * 3_000,
+        "a." * 2_000,
+        "UPDATE " * 500,
+        "A" * 3_000,
+        "1," * 2_000,
+        "'" * 3_000,
+    ):
         assert len(tokenise(normalise(hostile, hostile, hostile))) <= MOST_TOKENS

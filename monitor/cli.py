@@ -119,7 +119,7 @@ def run(config: ConfigOption = None) -> None:
 
     settings = load_settings(config)
     configure_logging(settings.log)
-    checked = check_everything(settings)
+    checked = check_everything(settings, fetch=True)
     daemon = Daemon(
         Parts(
             settings=settings,

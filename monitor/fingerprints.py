@@ -29,6 +29,7 @@ _CONTAINMENT_SHINGLES: Final = 8
 _HEADLINE_CHARACTERS: Final = 1_000
 _BODY_CHARACTERS: Final = 3_000
 _WORD_CHARACTERS: Final = 64
+_TAIL_CHARACTERS: Final = 100
 _ITEM: Final = np.dtype("<u8")
 
 # The two lowest bits of a shingle of a short text say what it is: a word that can contradict another (a number, a weekday, a
@@ -236,7 +237,7 @@ def _without_chinese_dress(text: str) -> str:
     """`text` without what Chinese media set around it; another text as it is."""
     if text.isascii() or _CHARACTER.search(text) is None:
         return text
-    if tail := _CHINESE_TAIL.search(text):
+    if tail := _CHINESE_TAIL.search(text, max(0, len(text) - _TAIL_CHARACTERS)):
         text = text[: tail.start()]
     if dateline := _CHINESE_DATELINE.match(text):
         text = text[dateline.end() :]

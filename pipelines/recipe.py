@@ -78,10 +78,16 @@ class Recipe(Section):
     entity_swaps: Share = 0.0
     """Named entities that are replaced by a name from another text."""
     number_changes: Share = 0.0
-    """Numbers that are replaced by others of about their size."""
+    """Texts whose numbers are replaced by others of about their size, all by one factor."""
+    paraphrases: Share = 0.0
+    """Texts that are said anew by the paraphraser."""
+    paraphraser: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    """Where the paraphraser is, as "package.module:callable"; called without arguments it gives a `Paraphraser`."""
 
     teachers: tuple[str, ...] = ()
-    """Checkpoint folders whose mean answer is learned beside the labels (distillation)."""
+    """Folders of checkpoints whose mean answer is learned beside the labels (distillation)."""
+    teacher_bases: Annotated[dict[str, str], Field(default_factory=dict)]
+    """The folders of the teachers' bases by their published names, where they are neither installed nor the base of this run."""
     teacher_weight: Share = 0.5
     teacher_temperature: Positive = 2.0
 
@@ -94,6 +100,8 @@ class Recipe(Section):
             raise ValueError("frozen_layers means something for method full only")
         if self.layer_decay != 1.0 and self.method != "full":
             raise ValueError("layer_decay means something for method full only")
+        if self.paraphrases and self.paraphraser is None:
+            raise ValueError("paraphrases needs a paraphraser")
         return self
 
 

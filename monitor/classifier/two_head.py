@@ -164,9 +164,14 @@ def probabilities(logits: Array, temperature: float) -> Array:
 
 
 def energy(logits: Array) -> Array:
-    """The free energy -log(sum(exp(logits))) per row: high for a text unlike any trained on (Liu et al., arXiv:2010.03759)."""
-    largest = logits.max(axis=1, initial=-np.inf)
-    result: Array = -(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1)))
+    """The free energy -log(sum(exp(logits))) per row: high for a text unlike any trained on (Liu et al., arXiv:2010.03759).
+
+    A row that holds a number that is not finite is unlike any: its energy is infinite.
+    """
+    defined = finite(logits)
+    numbers = np.where(defined[:, None], logits, 0.0)
+    largest = numbers.max(axis=1, initial=-np.inf)
+    result: Array = np.where(defined, -(largest + np.log(np.exp(numbers - largest[:, None]).sum(axis=1))), np.inf)
     return result
 
 

@@ -5,15 +5,18 @@ Read from `finetune` downwards: model, epochs, calibration of the best one, and 
 
 from __future__ import annotations
 
+import json
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,10 +26,12 @@ from monitor.classifier.checkpoint import write_checkpoint
 from monitor.classifier.manifest import FORMAT_VERSION, POOLING, Base, Calibration, Manifest, Questions
 from monitor.classifier.text import NORMALISATION
 from monitor.classifier.tokens import load_tokenizer
+from monitor.errors import PipelineError
 from monitor.types import SENTIMENTS
 from pipelines.calibrate import LEAST_ACCURACY, calibration_error, fit_temperature, fit_uncertain_below, probabilities
 from pipelines.corpus import Corpus, Example
-from pipelines.learner import build_model, shippable
+from pipelines.distillation import QUESTIONS, Teacher, Teaching, ask, load_teachers
+from pipelines.learner import build_model, learning_weights, shippable
 from pipelines.recipe import Recipe
 from pipelines.training import Answers, Encoded, Epoch, Training, answers, encode, macro_f1, restore, train
 from pipelines.training import Progress as Step
@@ -34,15 +39,40 @@ from pipelines.training import Progress as Step
 FAMILIAR_SHARE: Final = 0.99
 """So much of the held-out texts counts as like what was trained on."""
 
-QUESTIONS: Final = ("topic", "sentiment", "toward")
+TRACKERS: Final = ("tensorboard", "wandb", "mlflow")
+
+FIGURES_FILE: Final = "figures.json"
+ANSWERS_FILE: Final = "answers.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run came to: the `metrics` by part and question, the weights that learned, the texts, CPU time, what it was made of.
+
+    `cpu_seconds` is the CPU time of learning over all `epochs`, in one process, without validation. `inputs` name the recipe, seed,
+    corpus and base.
+    """
+
+    inputs: dict[str, str | int]
+    metrics: dict[str, dict[str, float]]
+    learning_weights: int
+    texts: int
+    epochs: int
+    cpu_seconds: float
+
+    @property
+    def cpu_seconds_per_1000(self) -> float:
+        """The CPU time of learning from a thousand texts once."""
+        return self.cpu_seconds / (self.texts * self.epochs) * 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """What a run gave: the folder of the checkpoint, its manifest, the epochs."""
+    """What a run gave: the checkpoint's folder (None where no checkpoint can hold the method), its manifest, figures and epochs."""
 
-    checkpoint: Path
+    checkpoint: Path | None
     manifest: Manifest
+    figures: Figures
     epochs: tuple[Epoch, ...]
 
 
@@ -56,41 +86,42 @@ def finetune(
     base_name: str | None = None,
     trackers: Sequence[str] = ("tensorboard",),
     console: Console | None = None,
+    judgements: Path | None = None,
 ) -> Finetuned:
     """Trains and writes `output`/checkpoint; `output`/epochs holds what each epoch had learned.
 
-    `base` is a folder with the encoder (None: the installed one, then the hub); `trackers` are those of accelerate that draw the
-    curves. Raises PipelineError and ModelError.
+    `output`/figures.json and `output`/answers.npz hold what it came to on the held-out parts, and what it answered there. A prefix
+    cannot be merged into a base: such a run writes no checkpoint. `base` is a folder with the encoder (None: the installed one,
+    then the hub); `trackers` are those of accelerate that draw the curves; `judgements` is the folder where what teachers said is
+    kept (None: `output`/judgements). Raises PipelineError and ModelError.
     """
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration
-
-    console = console or Console()
     name = base_name or (BASE_NAME if base is None else base.name)
     folder = find_base(base, name)
     described = describe_base(folder, name)
     tokenizer = load_tokenizer(folder)
-    examples = _limited(corpus.train, recipe.limit, seed)
+    examples = limited(corpus.train, recipe.limit, seed)
 
-    torch.manual_seed(seed)
-    accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulation,
-        log_with=list(trackers),
-        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "curves")),
-    )
-    if trackers:
-        accelerator.init_trackers("bellwether", config=_flat(recipe))
+    accelerator = start(recipe, output, trackers)
+    console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
     tokens = sum(one.prepared.tokens for one in encode(examples, tokenizer, corpus.topics, recipe.train_max_tokens))
-    model = build_model(folder, len(corpus.topics), recipe, steps=recipe.epochs * max(1, tokens // recipe.batch_tokens))
-    model.to(accelerator.device)
+    model = fresh_model(folder, len(corpus.topics), recipe, seed=seed, tokens=tokens, accelerator=accelerator)
+    learning, device = learning_weights(model), str(accelerator.device)
     console.print(_sizes(model, examples, tokens, recipe))
 
+    teachers = load_teachers(recipe, corpus.topics, {name: folder}, device)
+    teach = teaching(teachers, examples, recipe, judgements or output / "judgements", accelerator) if teachers else None
+    taught_by = tuple(teacher.version for teacher in teachers)
     validation = {part: encode(held, tokenizer, corpus.topics, recipe.max_tokens) for part, held in corpus.validation.items()}
-    device = str(accelerator.device)
+    inputs: dict[str, str | int] = {
+        "recipe": recipe.model_dump_json(),
+        "seed": seed,
+        "corpus": corpus.sha256,
+        "base": described.weights_sha256,
+    }
+    if teachers:
+        inputs["teachers"] = " ".join(taught_by)
     with _progress(console, recipe, accelerator) as tick:
-        training = Training(recipe, seed, corpus.topics, tokenizer, accelerator, tick=tick)
+        training = Training(recipe, seed, corpus.topics, tokenizer, accelerator, teach, tick)
 
         def validate(model: Any) -> dict[str, float]:
             scores = {name: macro_f1(part) for name, part in _parts(model, validation, device).items()}
@@ -98,7 +129,6 @@ def finetune(
             console.print(" ".join(f"{name} {score:.4f}" for name, score in scores.items()))
             return scores
 
-        inputs = {"recipe": recipe.model_dump_json(), "seed": seed, "corpus": corpus.sha256, "base": described.weights_sha256}
         finished = train(model, examples, training=training, validate=validate, folder=output / "epochs", inputs=inputs)
     best, path = max(finished, key=lambda epoch: epoch[0].mean)
     console.print(f"best: epoch {best.number}")
@@ -115,15 +145,107 @@ def finetune(
         out_of_domain_above=familiar_up_to(model, validation, device),
         metrics={name: measure(part, getattr(calibration, part.question)) for name, part in parts.items()},
         epochs=[epoch for epoch, _ in finished],
+        teachers=taught_by,
     )
+    spent = round(sum(epoch.cpu_seconds for epoch, _ in finished), 2)
+    figures = Figures(inputs, manifest.metrics, learning, len(examples), len(finished), spent)
     accelerator.end_training()
-    manifest = write_checkpoint(output / "checkpoint", model, manifest)
+    checkpoint = None if recipe.method == "prefix" else output / "checkpoint"
+    if accelerator.is_main_process:
+        if checkpoint is not None:
+            manifest = write_checkpoint(checkpoint, model, manifest)
+        save_answers(output / ANSWERS_FILE, parts)
+        save_figures(output / FIGURES_FILE, figures)
+    accelerator.wait_for_everyone()
     console.print(table_of(manifest.metrics))
-    console.print(f"written: {output / 'checkpoint'}")
-    return Finetuned(output / "checkpoint", manifest, tuple(epoch for epoch, _ in finished))
+    console.print("a prefix cannot be merged: no checkpoint is written" if checkpoint is None else f"written: {checkpoint}")
+    return Finetuned(checkpoint, manifest, figures, tuple(epoch for epoch, _ in finished))
 
 
-def _limited(examples: Sequence[Example], limit: int, seed: int) -> tuple[Example, ...]:
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Raises PipelineError when one is unknown or its package is not installed."""
+    for tracker in trackers:
+        if tracker not in TRACKERS:
+            raise PipelineError(f"{tracker!r} draws no curves: choose from {', '.join(TRACKERS)}")
+        if find_spec(tracker) is None:
+            raise PipelineError(f"curves with {tracker} need its package: pip install {tracker}")
+
+
+def start(recipe: Recipe, output: Path, trackers: Sequence[str]) -> Any:
+    """Accelerate's view of this machine and its processes, curves begun. Raises PipelineError when it cannot do what is asked."""
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    check_trackers(trackers)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=recipe.precision,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "curves")),
+        )
+    except (ValueError, ImportError) as error:
+        raise PipelineError(f"precision {recipe.precision} cannot be had on this machine: {error}") from error
+    if trackers:
+        accelerator.init_trackers("bellwether", config=_flat(recipe))
+    return accelerator
+
+
+def fresh_model(base: Path, topics: int, recipe: Recipe, *, seed: int, tokens: int, accelerator: Any) -> Any:
+    """The model before its first step, on the accelerator's device; `tokens` are those of an epoch."""
+    import torch
+
+    torch.manual_seed(seed)
+    each = tokens // (recipe.batch_tokens * recipe.accumulation * accelerator.num_processes)
+    return build_model(base, topics, recipe, steps=recipe.epochs * max(1, each)).to(accelerator.device)
+
+
+def teaching(teachers: Sequence[Teacher], examples: Sequence[Example], recipe: Recipe, cache: Path, accelerator: Any) -> Teaching:
+    """What the teachers think of the examples. The first process asks them, the others read what they said."""
+    with accelerator.main_process_first():
+        judgements = [ask(teacher, examples, cache) for teacher in teachers]
+    return Teaching(judgements, examples, recipe, str(accelerator.device))
+
+
+def save_figures(path: Path, figures: Figures) -> None:
+    """Writes the figures as JSON, so that they are there as a whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(asdict(figures), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def load_figures(path: Path) -> Figures | None:
+    """What `save_figures` wrote; None when there is nothing. Raises PipelineError when it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Figures)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise PipelineError(f"{path} cannot be read: {error}") from error
+
+
+def save_answers(path: Path, parts: Mapping[str, Answers]) -> None:
+    """Writes the logits and truths of each part and question."""
+    import numpy as np
+
+    arrays = {f"{name}/{kind}": getattr(part, kind) for name, part in parts.items() for kind in ("logits", "truth")}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_answers(path: Path) -> dict[str, Answers]:
+    """What `save_answers` wrote, by "part/question". Raises PipelineError when it cannot be read."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = sorted({name.rpartition("/")[0] for name in arrays.files})
+            return {name: Answers(name.rpartition("/")[2], arrays[f"{name}/logits"], arrays[f"{name}/truth"]) for name in names}
+    except (OSError, ValueError, KeyError) as error:
+        raise PipelineError(f"{path} cannot be read: {error}") from error
+
+
+def limited(examples: Sequence[Example], limit: int, seed: int) -> tuple[Example, ...]:
+    """So many of the examples, drawn by the seed; all of them where the limit is 0."""
     if not limit or limit >= len(examples):
         return tuple(examples)
     return tuple(random.Random(seed).sample(list(examples), limit))  # noqa: S311 (a sample)
@@ -134,11 +256,10 @@ def _flat(recipe: Recipe) -> dict[str, str | int | float | bool]:
 
 
 def _sizes(model: Any, examples: Sequence[Example], tokens: int, recipe: Recipe) -> str:
-    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     everything = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"{len(examples):,} texts, {tokens:,} tokens an epoch, {max(1, tokens // recipe.batch_tokens):,} batches; "
-        f"{learning:,} of {everything:,} weights learn ({recipe.method})"
+        f"{learning_weights(model):,} of {everything:,} weights learn ({recipe.method})"
     )
 
 
@@ -264,6 +385,7 @@ def describe(
     out_of_domain_above: float,
     metrics: dict[str, dict[str, float]],
     epochs: Sequence[Epoch],
+    teachers: Sequence[str] = (),
 ) -> Manifest:
     """The manifest of the run, but for the files' hashes."""
     libraries = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scikit-learn")
@@ -281,7 +403,7 @@ def describe(
         files={},
         data=corpus.files,
         counts=corpus.counts,
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
+        recipe=_told(recipe, teachers),
         seed=seed,
         metrics=metrics,
         epochs=tuple(
@@ -291,3 +413,11 @@ def describe(
         ),
         libraries={"python": platform.python_version(), **{name: version(name) for name in libraries}},
     )
+
+
+def _told(recipe: Recipe, teachers: Sequence[str]) -> dict[str, Any]:
+    """What differs from the defaults of a recipe, on one level; teachers by their versions, because folders are of one machine."""
+    told: dict[str, Any] = recipe.model_dump(mode="python", exclude_defaults=True, exclude={"teachers", "teacher_bases"})
+    for question, weight in told.pop("question_weights", {}).items():
+        told[f"question_weights.{question}"] = weight
+    return told | ({"teachers": tuple(teachers)} if teachers else {})

@@ -1,14 +1,16 @@
 """Examples in, a trained model out: one loop over token-budget batches, the same on a CPU and on several GPUs.
 
 Read from `train` downwards. A run that was stopped goes on after its last finished epoch and ends as if it had never stopped:
-epoch and seed alone decide the order of the batches, the augmentation and the dropout.
+epoch and seed alone decide the order of the batches, the augmentation and the dropout. Several processes share the batches out.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +19,13 @@ from monitor.classifier.protocol import Prepared
 from monitor.errors import PipelineError
 from monitor.types import SENTIMENTS
 from pipelines.corpus import Example, topic_weights
+from pipelines.learner import orthogonality, put_ranks, ranks, share_out_ranks
 from pipelines.recipe import Recipe
 
 UNLABELLED: Final = -100
 """The label of an example that says nothing about a question."""
+
+STATE_FILE: Final = "state.pt"
 
 POOL_BATCHES: Final = 32
 """Texts are sorted by length within so many batches' worth of shuffled texts."""
@@ -28,12 +33,16 @@ POOL_BATCHES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example as the encoder reads it: numbers of its labels, one sentiment per target; `UNLABELLED` where it says nothing."""
+    """An example as the encoder reads it: numbers of its labels, one sentiment per target; `UNLABELLED` where it says nothing.
+
+    `place` is where the example stood among those that were encoded; the entity of a target is its place in the example's `toward`.
+    """
 
     prepared: Prepared
     topic: int
     sentiment: int
     toward: tuple[int, ...]
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,15 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """A finished epoch: its number from 1, the mean training loss, macro-F1 per held-out part and question."""
+    """A finished epoch: its number from 1, the mean training loss, macro-F1 per held-out part and question, CPU time it took.
+
+    The CPU time is that of learning in one process, without validation.
+    """
 
     number: int
     loss: float
     macro_f1: dict[str, float]
+    cpu_seconds: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -73,11 +86,11 @@ def encode(examples: Sequence[Example], tokenizer: Any, topics: Sequence[str], m
         for example in examples
     ]
     encoded = []
-    for example, prepared in zip(examples, prepare(passages, tokenizer, max_tokens), strict=True):
+    for place, (example, prepared) in enumerate(zip(examples, prepare(passages, tokenizer, max_tokens), strict=True)):
         toward = tuple(SENTIMENTS.index(example.toward[int(target.entity)].sentiment) for target in prepared.targets)
         topic = UNLABELLED if example.topic is None else numbers[example.topic]
         sentiment = UNLABELLED if example.sentiment is None else SENTIMENTS.index(example.sentiment)
-        encoded.append(Encoded(prepared, topic, sentiment, toward))
+        encoded.append(Encoded(prepared, topic, sentiment, toward, place))
     return encoded
 
 
@@ -128,7 +141,8 @@ def masked_loss(logits: Any, labels: Labels, recipe: Recipe, weights_of_topics: 
     import torch
     from torch.nn import functional
 
-    total: Any = logits.topic.sum() * 0.0
+    # No head is left out of the graph: processes that learn together wait for the gradients of every weight.
+    total: Any = (logits.topic.sum() + logits.sentiment.sum() + logits.toward.sum()) * 0.0
     given: Any = 0.0
     for question, said, truth, weights in (
         ("topic", logits.topic, labels.topic, weights_of_topics),
@@ -172,7 +186,7 @@ def rate_at(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def groups_of(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """The learning parameters in groups with their peak rate: heads, adapter or layers; norms and biases are not decayed."""
+    """The learning parameters in groups with their peak rate: heads, adapter or layers; what is no matrix is not decayed."""
     layers = int(getattr(model.encoder.config, "num_hidden_layers", 0))
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
@@ -182,7 +196,8 @@ def groups_of(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
         if name.startswith("encoder."):
             found = next((int(part) for part in name.split(".") if part.isdecimal()), 0)
             rate = recipe.learning_rate * recipe.layer_decay ** max(0, layers - 1 - found)
-        decay = 0.0 if parameter.ndim < 2 else recipe.weight_decay
+        is_matrix = parameter.ndim > 1 and min(parameter.shape) > 1
+        decay = recipe.weight_decay if is_matrix else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
 
@@ -223,8 +238,8 @@ class Training:
     topics: Sequence[str]
     tokenizer: Any
     accelerator: Any
-    teach: Callable[[Any, Sequence[Encoded]], Any] | None = None
-    """The teachers' loss for the logits of a packed batch, when there are teachers."""
+    teach: Callable[[Any, Sequence[Encoded], Any], Any] | None = None
+    """The teachers' loss, of the logits, the rows and the packed batch of them, when there are teachers."""
     tick: Callable[[Progress], None] = lambda _: None
 
 
@@ -239,10 +254,13 @@ def train(
 ) -> list[tuple[Epoch, Path]]:
     """All epochs of the recipe, those of an earlier run included, each with the file that holds what it had learned.
 
-    `validate` gives the macro-F1 of each held-out part. Raises PipelineError when `folder` holds a run with other `inputs`.
+    `validate` gives the macro-F1 of each held-out part. Raises PipelineError when there is nothing to learn from, or `folder` holds
+    a run with other `inputs`.
     """
     import torch
 
+    if not examples:
+        raise PipelineError("the corpus has no example to learn from")
     recipe, accelerator = training.recipe, training.accelerator
     torch.manual_seed(training.seed)
     optimiser = build_optimiser(model, recipe)
@@ -250,20 +268,22 @@ def train(
     average = Average(model, recipe.average_decay) if recipe.average_decay else None
     prepared, optimiser = accelerator.prepare(model, optimiser)
     if finished:
-        restore(finished[-1][1], model, optimiser, average)
+        resume(folder / STATE_FILE, model, optimiser=optimiser, average=average, accelerator=accelerator)
     weights = torch.tensor(topic_weights(examples, training.topics, recipe.topic_weight_power), device=accelerator.device)
     for number in range(len(finished), recipe.epochs):
         if _is_enough([epoch for epoch, _ in finished], recipe.patience):
             break
+        began = time.process_time()
         loss = train_epoch(prepared, optimiser, examples, training=training, number=number, weights=weights, average=average)
-        accelerator.wait_for_everyone()
+        spent = time.process_time() - began
+        path = folder / f"epoch-{number + 1}.pt"
         with averaged(model, average):
-            epoch = Epoch(number + 1, loss, dict(validate(model)))
-            path = folder / f"epoch-{epoch.number}.pt"
+            epoch = Epoch(number + 1, loss, dict(validate(model)), round(spent, 2))
             if accelerator.is_main_process:
                 save_epoch(path, epoch, model, inputs)
         if accelerator.is_main_process:
-            save_state(folder / "state.pt", epoch.number, model, optimiser, average)
+            save_state(folder / STATE_FILE, epoch.number, model, optimiser=optimiser, average=average, accelerator=accelerator)
+        accelerator.wait_for_everyone()
         finished.append((epoch, path))
     return finished
 
@@ -285,7 +305,7 @@ def train_epoch(
     weights: Any,
     average: Average | None,
 ) -> float:
-    """One pass over the examples; the mean loss."""
+    """One pass over the examples; the mean loss over all processes."""
     import torch
 
     from monitor.classifier.packing import pack
@@ -293,18 +313,18 @@ def train_epoch(
     from pipelines.augmentation import augment
 
     recipe, accelerator = training.recipe, training.accelerator
-    torch.manual_seed(training.seed * 1_000 + number)
-    order = random.Random(training.seed * 1_000 + number)  # noqa: S311 (a shuffle)
+    drawn = training.seed * 1_000 + number
+    torch.manual_seed(drawn + 1_000_003 * accelerator.process_index)
+    order = random.Random(drawn)  # noqa: S311 (a shuffle)
     encoded = encode(augment(examples, recipe, order), training.tokenizer, training.topics, recipe.train_max_tokens)
-    cuts = batches(encoded, recipe.batch_tokens, order)
-    mine = _shared(cuts, accelerator)
+    mine = _shared(batches(encoded, recipe.batch_tokens, order), accelerator)
     steps = len(mine) * recipe.epochs
+    bare = accelerator.unwrap_model(model)
     device = str(accelerator.device)
     losses = 0.0
     model.train()
     for place, rows in enumerate(mine):
-        step = number * len(mine) + place
-        share = rate_at(step, steps, recipe)
+        share = rate_at(number * len(mine) + place, steps, recipe)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * share
         packed = pack([row.prepared for row in rows])
@@ -319,24 +339,28 @@ def train_epoch(
                 loss = (loss + masked_loss(again, labels, recipe, weights)) / 2
                 loss = loss + recipe.consistency * disagreement(logits, again)
             if training.teach is not None:
-                loss = (1 - recipe.teacher_weight) * loss + recipe.teacher_weight * training.teach(logits, rows)
-            return loss
+                loss = (1 - recipe.teacher_weight) * loss + recipe.teacher_weight * training.teach(logits, rows, packed)
+            return (loss + orthogonality(bare)) / recipe.accumulation
 
-        with accelerator.accumulate(model):
+        # The last batches of an epoch make a step of their own, however few, so that an epoch leaves nothing behind.
+        due = (place + 1) % recipe.accumulation == 0 or place + 1 == len(mine)
+        with nullcontext() if due else accelerator.no_sync(model):
             with accelerator.autocast():
                 loss = loss_of()
             accelerator.backward(loss)
             if recipe.adversary != "none" and number + 1 >= recipe.adversary_from_epoch:
                 push(model, loss_of, accelerator, recipe)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
+        if due:
+            accelerator.clip_grad_norm_(model.parameters(), recipe.gradient_norm)
             optimiser.step()
+            share_out_ranks(bare)
             optimiser.zero_grad(set_to_none=True)
-        if average is not None:
-            average.update(accelerator.unwrap_model(model))
-        losses += float(loss.detach())
-        training.tick(Progress(number, place, len(mine), float(loss.detach()), share))
-    return losses / max(len(mine), 1)
+            if average is not None:
+                average.update(bare)
+        told = float(loss.detach()) * recipe.accumulation
+        losses += told
+        training.tick(Progress(number, place, len(mine), told, share))
+    return float(accelerator.reduce(torch.tensor(losses / len(mine), device=accelerator.device), "mean"))
 
 
 def _shared(cuts: Sequence[list[Encoded]], accelerator: Any) -> list[list[Encoded]]:
@@ -413,13 +437,20 @@ def put(model: Any, weights: Mapping[str, Any]) -> None:
 
 def save_epoch(path: Path, epoch: Epoch, model: Any, inputs: Mapping[str, Any]) -> None:
     """Writes what an epoch had learned, so that it is there as a whole or not at all."""
-    _save(path, {"epoch": asdict(epoch), "inputs": dict(inputs), "learned": learned(model)})
+    _save(path, {"epoch": asdict(epoch), "inputs": dict(inputs), "learned": learned(model), "ranks": ranks(model)})
 
 
-def save_state(path: Path, number: int, model: Any, optimiser: Any, average: Average | None) -> None:
+def save_state(path: Path, number: int, model: Any, *, optimiser: Any, average: Average | None, accelerator: Any) -> None:
     """Writes what the next epoch goes on from."""
-    state = None if average is None else average.state()
-    _save(path, {"number": number, "learned": learned(model), "optimiser": optimiser.state_dict(), "average": state})
+    content = {
+        "number": number,
+        "learned": learned(model),
+        "ranks": ranks(model),
+        "optimiser": optimiser.state_dict(),
+        "average": None if average is None else average.state(),
+        "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+    }
+    _save(path, content)
 
 
 def _save(path: Path, content: Mapping[str, Any]) -> None:
@@ -443,25 +474,34 @@ def load_epochs(folder: Path, inputs: Mapping[str, Any]) -> list[tuple[Epoch, Pa
                 f"{folder} holds a run with another recipe, seed, base or data: choose another folder, or delete it"
             )
         found.append((Epoch(**saved["epoch"]), path))
-    state = folder / "state.pt"
+    state = folder / STATE_FILE
     if found and not state.is_file():
         return []
     reached = torch.load(state, weights_only=True, mmap=True)["number"] if found else 0
     return found[:reached]
 
 
-def restore(path: Path, model: Any, optimiser: Any | None = None, average: Average | None = None) -> None:
-    """Puts what an epoch had learned into the model; with an optimiser, what the next epoch goes on from."""
+def restore(path: Path, model: Any) -> None:
+    """Puts what an epoch had learned into the model."""
     import torch
 
-    if optimiser is None:
-        put(model, torch.load(path, weights_only=True)["learned"])
-        return
-    state = torch.load(path.parent / "state.pt", weights_only=True)
+    saved = torch.load(path, weights_only=True)
+    put(model, saved["learned"])
+    put_ranks(model, saved["ranks"])
+
+
+def resume(path: Path, model: Any, *, optimiser: Any, average: Average | None, accelerator: Any) -> None:
+    """Sets what the next epoch goes on from."""
+    import torch
+
+    state = torch.load(path, weights_only=True)
     put(model, state["learned"])
+    put_ranks(model, state["ranks"])
     optimiser.load_state_dict(state["optimiser"])
     if average is not None:
         average.resume(state["average"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
 
 
 # --- answers -------------------------------------------------------------------------------------

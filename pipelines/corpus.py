@@ -53,7 +53,7 @@ class Example:
 class Corpus:
     """What training reads: examples to learn from, held-out examples by part, the topics, the files that all of it came from.
 
-    `counts` tells, per part, the rows read, the examples left in `train` and in `validation`, and what was dropped for which reason.
+    `counts` tells, per part, the examples left in `train` and in `validation`, and what was dropped for which reason.
     """
 
     train: tuple[Example, ...]

@@ -8,6 +8,7 @@ unless a row says otherwise. A text that is held out, in whatever set, or that n
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
+import msgspec
 import pandas as pd
 import yaml
+import zstandard
 from pydantic import Field, ValidationError, model_validator
 
 from monitor.classifier.manifest import TrainingFile
@@ -117,10 +120,11 @@ def prepare(folder: Path, sets: Sets, seed: int) -> Corpus:
         train += own
         validation[described.name] = tuple(held)
         counts[described.name] = {"validation": len(held), **{f"dropped: {why}": number for why, number in dropped.items()}}
-    kept = list(without_leaks(_joined(train), [example for part in validation.values() for example in part]))
+    joined = _joined(train)
+    kept = list(without_leaks(joined, [example for part in validation.values() for example in part]))
     for described in sets.sets:
         counts[described.name]["train"] = sum(example.part == described.name for example in kept)
-    counts["all"] = {"train": len(kept), "leaks removed": len(_joined(train)) - len(kept)}
+    counts["all"] = {"train": len(kept), "leaks removed": len(joined) - len(kept)}
     return Corpus(tuple(kept), validation, topics, tuple(files), seed, counts)
 
 
@@ -141,17 +145,32 @@ def _topics(folder: Path, sets: Sets) -> tuple[str, ...]:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A table of text, by the name of its file. Raises PipelineError when it cannot be read."""
-    kind = path.suffixes[-2] if path.suffix in {".zst", ".gz"} and len(path.suffixes) > 1 else path.suffix
+    kind = _kind(path)
     try:
         if kind == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False).fillna("").astype(str)
+            return _read_json_lines(path)
         if kind == ".tsv":
             return pd.read_csv(path, sep="\t", quoting=3, dtype=str, keep_default_na=False)
         if kind == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, msgspec.DecodeError, zstandard.ZstdError) as error:
         raise PipelineError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from error
     raise PipelineError(f"{path} is neither .csv nor .tsv nor .jsonl")
+
+
+def _kind(path: Path) -> str:
+    return path.suffixes[-2] if path.suffix in {".zst", ".gz"} and len(path.suffixes) > 1 else path.suffix
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    """One object a line; what is missing or null is empty. Pandas' own reader would make 3.0 of a 3 beside a missing number."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    elif path.suffix == ".zst":
+        content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
+    lines = [msgspec.json.decode(line, type=dict[str, Any]) for line in content.splitlines() if line.strip()]
+    return pd.DataFrame([{name: "" if value is None else str(value) for name, value in line.items()} for line in lines]).fillna("")
 
 
 def _read(path: Path, described: DataSet, topics: Sequence[str], *, files: list[TrainingFile], dropped: Counter[str]) -> list[Row]:
@@ -172,7 +191,7 @@ def _read(path: Path, described: DataSet, topics: Sequence[str], *, files: list[
     )
     topic_of = _topic_reader(described, topics)
     rows = []
-    for number, line in enumerate(table.to_dict("records"), start=2):
+    for number, line in enumerate(table.to_dict("records"), start=1 if _kind(path) == ".jsonl" else 2):
         try:
             row = _row(line, described, topic_of)
         except ValueError as error:
@@ -249,16 +268,15 @@ def _merge(rows: Iterable[Row], part: str, dropped: Counter[str]) -> Iterator[Ex
         text = group[0].text
         dropped["repeated"] += len(group) - len({(row.topic, row.sentiment, row.toward) for row in group})
         topic = _agreed((row.topic for row in group), dropped)
-        whole = _agreed((row.sentiment for row in group if row.toward is None), dropped)
+        whole: Sentiment | None = _agreed((row.sentiment for row in group if row.toward is None), dropped)
         by_place: defaultdict[tuple[int, int], list[Sentiment | None]] = defaultdict(list)
         for row in group:
             if row.toward is not None and row.text == text:
                 by_place[row.toward].append(row.sentiment)
-        toward = tuple(
-            Toward(*place, sentiment)
-            for place, found in sorted(by_place.items())
-            if (sentiment := _agreed(found, dropped)) is not None
-        )
+        agreed: dict[tuple[int, int], Sentiment | None] = {
+            place: _agreed(found, dropped) for place, found in sorted(by_place.items())
+        }
+        toward = tuple(Toward(*place, sentiment) for place, sentiment in agreed.items() if sentiment is not None)
         alike = {one.sentiment for one in toward}
         if whole is None and len(alike) == 1 and all(row.toward is not None for row in group):
             whole = next(iter(alike))

@@ -130,7 +130,7 @@ def _kept(found: _Parts, named: Sequence[Target], budget: int) -> set[int]:
 
     The headline may take half of the budget and the lead a quarter. What is left is shared out evenly among the entities that are
     not named yet, for the tokens around a mention of each, as long as a share is worth reading. The rest goes to the parts in the
-    order of their worth.
+    order of their worth; where somebody is named, only to headline, lead and what names somebody: the rest would drown it.
     """
     kept: set[int] = set()
 
@@ -146,6 +146,8 @@ def _kept(found: _Parts, named: Sequence[Target], budget: int) -> set[int]:
             share = max(_LEAST_WINDOW, (budget - len(kept)) // (len(waiting) - number))
             focus = target.places[0]
             take(next(places for places in found.ranked if focus in places), focus, share)
-    for places in found.ranked:
-        take(places, places.start, budget)
+    telling = {place for target in named for place in target.places}
+    for rank, places in enumerate(found.ranked):
+        if rank < 2 or not telling or not telling.isdisjoint(places):
+            take(places, places.start, budget)
     return kept

@@ -48,9 +48,7 @@ def cases(path: Path, rows: int | None, sentences: int, seed: int) -> list[Case]
     headlines = sorted({text for text, _, _ in labelled})
     chance = random.Random(seed)
     chosen = labelled if rows is None else chance.sample(labelled, rows)
-    return [
-        case(text, entity, label, headlines, sentences, chance) for text, entity, label in chosen if named(text, entity).mentions
-    ]
+    return [case(row, headlines, sentences, chance) for row in chosen if named(*row[:2]).mentions]
 
 
 def case(row: tuple[str, str, str], headlines: Sequence[str], sentences: int, chance: random.Random) -> Case:

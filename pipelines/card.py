@@ -182,8 +182,8 @@ def robustness(evaluation: Evaluation) -> Iterator[str]:
     yield ""
     yield (
         f"Of {foreign.texts} sentences about sport, films, cooking and the weather {percent(foreign.marked_share)} are marked as "
-        f"out of domain, of the held-out texts {percent(foreign.held_out_marked_share)}; the {foreign.score} tells them apart with an "
-        f"AUROC of {score(foreign.auroc)}."
+        f"out of domain, of the held-out texts {percent(foreign.held_out_marked_share)}; the {foreign.score} tells them apart with "
+        f"an AUROC of {score(foreign.auroc)}."
     )
 
 

@@ -6,6 +6,7 @@ can be measured: the shipped checkpoint, a compressed one, one published by othe
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ FORMAT_VERSION: Final = 1
 EVALUATION_FILE: Final = "evaluation.json"
 BINS: Final = 15
 DRAWS: Final = 1_000
+DRAWS_AT_ONCE: Final = 50
 INTERVAL: Final = 0.95
 CHUNK: Final = 256
 SPEED_TEXTS: Final = 200
@@ -357,29 +359,29 @@ def answers_to(question: Question, reads: Sequence[Read], topics: Sequence[str])
     rows = [(place, *answer) for place, read in enumerate(reads) for answer in _answers(question, read)]
     if not rows:
         return None
-    text, truth, probabilities, uncertain = zip(*rows, strict=True)
-    given = np.asarray(probabilities, dtype=np.float64)
+    text, truth, given, probabilities, uncertain = zip(*rows, strict=True)
     return Answers(
         labels=labels,
         truth=np.array([labels.index(label) for label in truth], dtype=np.int64),
-        given=given.argmax(axis=1),
-        probabilities=given,
+        given=np.array([labels.index(label) for label in given], dtype=np.int64),
+        probabilities=np.asarray(probabilities, dtype=np.float64),
         uncertain=np.array(uncertain, dtype=np.bool_),
         text=np.array(text, dtype=np.int64),
     )
 
 
-def _answers(question: Question, read: Read) -> Iterator[tuple[str, tuple[float, ...], bool]]:
-    """Per label of one text: the truth, the probabilities given, whether the answer is uncertain."""
+def _answers(question: Question, read: Read) -> Iterator[tuple[str, str, tuple[float, ...], bool]]:
+    """Per label of one text: the truth, the answer, its probabilities, whether it is uncertain."""
     example, prediction = read.example, read.prediction
     if question == "topic" and example.topic is not None:
-        yield example.topic, prediction.topic_probabilities, prediction.topic_uncertain
+        yield example.topic, prediction.topic, prediction.topic_probabilities, prediction.topic_uncertain
     if question == "sentiment" and example.sentiment is not None:
-        yield example.sentiment, prediction.document.probabilities, prediction.document.uncertain
+        opinion = prediction.document
+        yield example.sentiment, opinion.sentiment, opinion.probabilities, opinion.uncertain
     if question == "toward":
         for which, one in enumerate(example.toward):
             opinion = prediction.opinion(str(which))
-            yield one.sentiment, opinion.probabilities, opinion.uncertain
+            yield one.sentiment, opinion.sentiment, opinion.probabilities, opinion.uncertain
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -413,18 +415,21 @@ def _round(number: Any) -> float:
     return round(float(number), 4)
 
 
-def confusion_of(answers: Answers, weights: Numbers | None = None) -> Reals:
-    """How many answers each true (row) and each given label (column) has; `weights` counts an answer so many times."""
+def confusion_of(answers: Answers) -> Reals:
+    """How many answers each true (row) and each given label (column) has."""
     size = len(answers.labels)
-    counts = np.bincount(answers.truth * size + answers.given, weights=weights, minlength=size * size)
+    counts = np.bincount(answers.truth * size + answers.given, minlength=size * size)
     return counts.reshape(size, size).astype(np.float64)
 
 
 def f1_per_label(confusion: Reals) -> Reals:
-    """The harmonic mean of precision and recall of each label; NaN for one that occurs neither in the truth nor in the answers."""
-    both = confusion.sum(axis=0) + confusion.sum(axis=1)
+    """The harmonic mean of precision and recall of each label; NaN for one that occurs neither in the truth nor in the answers.
+
+    `confusion` may be many (..., labels, labels); so is what is given back (..., labels).
+    """
+    both = confusion.sum(axis=-2) + confusion.sum(axis=-1)
     with np.errstate(invalid="ignore"):
-        found: Reals = 2 * np.diagonal(confusion) / both
+        found: Reals = 2 * np.diagonal(confusion, axis1=-2, axis2=-1) / both
     return found
 
 
@@ -439,13 +444,18 @@ def interval(answers: Answers, seed: int) -> tuple[float, float]:
     Whole texts are drawn, because answers about one text are wrong together (the cluster bootstrap).
     """
     draw = np.random.default_rng(seed)
-    texts = int(answers.text.max()) + 1
-    there = np.unique(answers.text)
+    size = len(answers.labels)
+    texts, text = np.unique(answers.text, return_inverse=True)
+    pairs, pair = np.unique(answers.truth * size + answers.given, return_inverse=True)
+    held = np.zeros((len(texts), len(pairs)))
+    np.add.at(held, (text, pair), 1)
     found = []
-    for _ in range(DRAWS):
-        times = np.bincount(draw.choice(there, len(there)), minlength=texts)
-        found.append(macro_f1(confusion_of(answers, times[answers.text])))
-    low, high = np.quantile(found, ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
+    for _ in range(DRAWS // DRAWS_AT_ONCE):
+        times = draw.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=DRAWS_AT_ONCE)
+        confusions = np.zeros((DRAWS_AT_ONCE, size * size))
+        confusions[:, pairs] = times @ held
+        found.append(np.nanmean(f1_per_label(confusions.reshape(-1, size, size)), axis=-1))
+    low, high = np.quantile(np.concatenate(found), ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
     return float(low), float(high)
 
 
@@ -487,7 +497,7 @@ def length_of(read: Read) -> str:
     if read.prepared.truncated:
         return "longer than is read"
     tokens = read.prepared.tokens
-    return next((f"up to {limit} tokens" for limit in (16, 32, 64) if tokens <= limit), "more than 64 tokens")
+    return next((f"{low}–{high} tokens" for low, high in ((1, 16), (17, 32), (33, 64)) if tokens <= high), "65 tokens and more")
 
 
 def entities_of(read: Read) -> str:
@@ -622,7 +632,11 @@ def told_apart(classifier: Classifier, reads: Sequence[Read], novelty: Novelty |
 
 
 def energy_of(checkpoint: Any) -> Novelty:
-    """The energy of the topic's logits of a checkpoint's model on the CPU (Liu et al. 2020, arXiv:2010.03759)."""
+    """The energy of the topic's logits of a checkpoint's model on the CPU (Liu et al. 2020, arXiv:2010.03759).
+
+    Call it before a classifier is made of the checkpoint, which may take parts of the model to its device.
+    """
+    model = copy.deepcopy(checkpoint.model)
 
     def novelty(prepared: Sequence[Prepared]) -> Reals:
         import torch
@@ -635,7 +649,7 @@ def energy_of(checkpoint: Any) -> Novelty:
         with torch.inference_mode():
             for places in passes([one.tokens for one in prepared], 1_536):
                 packed = pack([prepared[place] for place in places])
-                energies = energy(checkpoint.model(packed).topic.double().numpy())
+                energies = energy(model(packed).topic.double().numpy())
                 found[[places[place] for place in packed.order]] = energies
         return found
 

@@ -33,7 +33,7 @@ from pipelines.corpus import Corpus, Example
 from pipelines.distillation import QUESTIONS, Teacher, Teaching, ask, load_teachers
 from pipelines.learner import build_model, learning_weights, shippable
 from pipelines.recipe import Recipe
-from pipelines.training import Answers, Encoded, Epoch, Training, answers, encode, macro_f1, restore, train
+from pipelines.training import Answers, Encoded, Epoch, Training, answers, device_name, encode, macro_f1, restore, train
 from pipelines.training import Progress as Step
 
 FAMILIAR_SHARE: Final = 0.99
@@ -105,7 +105,7 @@ def finetune(
     console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
     tokens = sum(one.prepared.tokens for one in encode(examples, tokenizer, corpus.topics, recipe.train_max_tokens))
     model = fresh_model(folder, len(corpus.topics), recipe, seed=seed, tokens=tokens, accelerator=accelerator)
-    learning, device = learning_weights(model), str(accelerator.device)
+    learning, device = learning_weights(model), device_name(accelerator)
     console.print(_sizes(model, examples, tokens, recipe))
 
     teachers = load_teachers(recipe, corpus.topics, {name: folder}, device)
@@ -203,7 +203,7 @@ def teaching(teachers: Sequence[Teacher], examples: Sequence[Example], recipe: R
     """What the teachers think of the examples. The first process asks them, the others read what they said."""
     with accelerator.main_process_first():
         judgements = [ask(teacher, examples, cache) for teacher in teachers]
-    return Teaching(judgements, examples, recipe, str(accelerator.device))
+    return Teaching(judgements, examples, recipe, device_name(accelerator))
 
 
 def save_figures(path: Path, figures: Figures) -> None:

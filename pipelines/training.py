@@ -320,7 +320,7 @@ def train_epoch(
     mine = _shared(batches(encoded, recipe.batch_tokens, order), accelerator)
     steps = len(mine) * recipe.epochs
     bare = accelerator.unwrap_model(model)
-    device = str(accelerator.device)
+    device = device_name(accelerator)
     losses = 0.0
     model.train()
     for place, rows in enumerate(mine):
@@ -361,6 +361,11 @@ def train_epoch(
         losses += told
         training.tick(Progress(number, place, len(mine), told, share))
     return float(accelerator.reduce(torch.tensor(losses / len(mine), device=accelerator.device), "mean"))
+
+
+def device_name(accelerator: Any) -> str:
+    """Where this process computes; "cpu" also where processes number their share of one CPU."""
+    return "cpu" if accelerator.device.type == "cpu" else str(accelerator.device)
 
 
 def _shared(cuts: Sequence[list[Encoded]], accelerator: Any) -> list[list[Encoded]]:

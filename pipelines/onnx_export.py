@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,20 +87,22 @@ def _write(checkpoint: Checkpoint, path: Path) -> None:
 
     rows, tokens = Dim("rows", min=1), Dim("tokens", min=2, max=checkpoint.manifest.max_tokens)
     ids = torch.ones((2, 5), dtype=torch.long)
-    # The exporter tells of every step; what goes wrong it raises.
+    # The exporter tells of every step, and torch warns of what it itself calls; what goes wrong it raises.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    torch.onnx.export(
-        _padded(checkpoint.model),
-        (ids, torch.ones_like(ids), torch.ones_like(ids)),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        opset_version=OPSET,
-        input_names=list(INPUTS),
-        output_names=list(OUTPUTS),
-        dynamic_shapes={name: {0: rows, 1: tokens} for name in INPUTS},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _padded(checkpoint.model),
+            (ids, torch.ones_like(ids), torch.ones_like(ids)),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes={name: {0: rows, 1: tokens} for name in INPUTS},
+            verbose=False,
+        )
 
 
 def _describe(checkpoint: Checkpoint, path: Path) -> int:

@@ -95,6 +95,8 @@ def finetune(
     then the hub); `trackers` are those of accelerate that draw the curves; `judgements` is the folder where what teachers said is
     kept (None: `output`/judgements). Raises PipelineError and ModelError.
     """
+    if not any(corpus.validation.values()):
+        raise PipelineError("the corpus holds nothing out: there is nothing to choose the best epoch by, and to calibrate on")
     name = base_name or (BASE_NAME if base is None else base.name)
     folder = find_base(base, name)
     described = describe_base(folder, name)
@@ -149,7 +151,6 @@ def finetune(
     )
     spent = round(sum(epoch.cpu_seconds for epoch, _ in finished), 2)
     figures = Figures(inputs, manifest.metrics, learning, len(examples), len(finished), spent)
-    accelerator.end_training()
     checkpoint = None if recipe.method == "prefix" else output / "checkpoint"
     if accelerator.is_main_process:
         if checkpoint is not None:
@@ -157,6 +158,7 @@ def finetune(
         save_answers(output / ANSWERS_FILE, parts)
         save_figures(output / FIGURES_FILE, figures)
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     console.print(table_of(manifest.metrics))
     console.print("a prefix cannot be merged: no checkpoint is written" if checkpoint is None else f"written: {checkpoint}")
     return Finetuned(checkpoint, manifest, figures, tuple(epoch for epoch, _ in finished))
@@ -174,9 +176,12 @@ def check_trackers(trackers: Sequence[str]) -> None:
 def start(recipe: Recipe, output: Path, trackers: Sequence[str]) -> Any:
     """Accelerate's view of this machine and its processes, curves begun. Raises PipelineError when it cannot do what is asked."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
 
     check_trackers(trackers)
+    # Accelerate keeps the precision of a process for good; a table of recipes may have several.
+    AcceleratorState._reset_state()  # noqa: SLF001
     try:
         accelerator = Accelerator(
             mixed_precision=recipe.precision,

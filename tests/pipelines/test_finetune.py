@@ -1,5 +1,7 @@
 """From a corpus to a checkpoint that the daemon loads, on a tiny base, by the commands that people call."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,12 @@ def test_the_same_seed_gives_the_same_checkpoint_and_another_gives_another(base,
     assert one.manifest.metrics == same.manifest.metrics
     other = run(base, tmp_path / "other", seed=2)
     assert other.manifest.files != one.manifest.files
+
+
+def test_a_corpus_that_holds_nothing_out_is_refused(base, tmp_path):
+    corpus = replace(invented_corpus(), validation={"names": ()})
+    with pytest.raises(PipelineError, match="the corpus holds nothing out"):
+        finetune(corpus, RECIPE, seed=1, output=tmp_path, base=base, trackers=())
 
 
 def test_a_limit_draws_so_many_examples_by_the_seed():

@@ -1,4 +1,4 @@
-"""One process of a run in several: trains a tiny model in some ways, whole and stopped, and writes what came out for its rank."""
+"""One process of several: trains a tiny model in some ways, whole and stopped, and tells what came out for its rank."""
 
 import contextlib
 import hashlib
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from rich.console import Console
 
 from monitor.classifier.tokens import load_tokenizer
 from pipelines.corpus import Example
+from pipelines.finetune import finetune
 from pipelines.learner import build_model
 from pipelines.recipe import Recipe
 from pipelines.training import Training, learned, train
-from tests.pipelines.invented import TOPIC_NAMES, examples
+from tests.pipelines.invented import TOPIC_NAMES, examples, invented_corpus
 
 # Texts of one length, an even number of batches: both processes take half of them. Some batches have no entity at all.
 TRAIN = [
@@ -42,6 +44,7 @@ def digest(model) -> str:
 
 def main(base: Path, output: Path) -> None:
     accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     assert accelerator.num_processes == 2
     tokenizer = load_tokenizer(base)
     told = {}
@@ -72,9 +75,12 @@ def main(base: Path, output: Path) -> None:
             "resumed": digest(resumed),
             "losses": [epoch.loss for epoch, _ in finished],
         }
-    (output / f"rank-{accelerator.process_index}.json").write_text(json.dumps(told), encoding="utf-8")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    recipe = Recipe(epochs=1, rank=2, batch_tokens=48)
+    done = finetune(
+        invented_corpus(), recipe, seed=1, output=output / "run", base=base, base_name="invented/tiny", console=Console(quiet=True)
+    )
+    told["finetune"] = {"metrics": done.manifest.metrics}
+    (output / f"rank-{rank}.json").write_text(json.dumps(told), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -185,9 +185,8 @@ def evaluate(
     )
     save_evaluation(evaluation, output / EVALUATION_FILE)
     (output / "evaluation.html").write_text(render(evaluation, before), encoding="utf-8")
-    console = Console()
-    console.print(table_of(evaluation, before))
-    console.print(f"written: {output / EVALUATION_FILE}, {output / 'evaluation.html'}")
+    Console().print(table_of(evaluation, before))
+    typer.echo(f"written: {output / EVALUATION_FILE}, {output / 'evaluation.html'}")
     missed = misses(evaluation, floors)
     if before is not None and max_loss is not None:
         missed += losses(before, evaluation, max_loss)
@@ -211,7 +210,7 @@ def card(
     text = render(read_manifest(checkpoint or shipped_checkpoint()), load_evaluation(evaluation))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
-    Console().print(f"written: {output}")
+    typer.echo(f"written: {output}")
 
 
 @app.command()
@@ -258,7 +257,7 @@ def compress(
     console.print(table_of(compression))
     if compression.missed:
         raise PipelineError("\n  ".join(["the compressed checkpoint is not offered:", *compression.missed]))
-    console.print(f"written: {output / 'checkpoint'}, to be loaded with model.base {output / 'base'}")
+    typer.echo(f"written: {output / 'checkpoint'}, to be loaded with model.base {output / 'base'}")
 
 
 @app.command()
@@ -278,7 +277,7 @@ def export(
     from pipelines.onnx_export import export as run
 
     exported = run(load_checkpoint(checkpoint or shipped_checkpoint(), base), output)
-    Console().print(
+    typer.echo(
         f"written: {output} (opset {exported.opset}, {exported.bytes / 1e6:.1f} MB); "
         f"largest difference of a logit over {exported.checked} batches: {exported.largest_difference:.1e}"
     )

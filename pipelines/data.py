@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import pandas as pd
@@ -62,6 +62,8 @@ class DataSet(Section):
     """What the set calls the sentiments; unset: negative, neutral, positive."""
     topics: Annotated[dict[str, str | None], Field(default_factory=dict)]
     """What the set calls the topics; null: the row says nothing about a topic. Unset: by their names."""
+    unknown_topics: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a row whose topic is neither listed nor mapped: an error, or it says nothing about a topic."""
     numbered_topics: bool = False
     """The set gives a topic as its number in the list of topics, from 0."""
 
@@ -216,6 +218,8 @@ def _topic_reader(described: DataSet, topics: Sequence[str]) -> Callable[[str], 
             return topics[int(label)]
         topic = described.topics.get(label, label)
         if topic is not None and topic not in topics:
+            if described.unknown_topics == "skip":
+                return None
             raise ValueError(f"{label!r} is no topic: list it under topics, or map it")
         return topic
 

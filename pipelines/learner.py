@@ -26,9 +26,12 @@ def build_model(base: Path, topics: int, recipe: Recipe, steps: int) -> Any:
         if name.endswith("attention.self.dropout"):
             module.p = 0.0
         elif name.endswith("dropout"):
-            module.p = recipe.dropout
+            module.p = recipe.layer_dropout
     if recipe.checkpoint_layers:
         encoder.gradient_checkpointing_enable()
+    layers = int(getattr(encoder.config, "num_hidden_layers", 0))
+    if recipe.frozen_layers >= max(layers, 1):
+        raise PipelineError(f"frozen_layers is {recipe.frozen_layers}, the base has {layers} layers: leave one that learns")
     adapted = _all_layers(encoder, recipe) if recipe.method == "full" else _adapter(encoder, recipe, steps)
     return TwoHeadModel(adapted, topics, recipe.dropout)
 
@@ -46,8 +49,6 @@ def _all_layers(encoder: Any, recipe: Recipe) -> Any:
     layers = getattr(getattr(encoder, "encoder", None), "layer", None)
     if layers is None or not hasattr(encoder, "embeddings"):
         raise PipelineError(f"method full knows encoders built as BERT is, not {type(encoder).__name__}: take an adapter")
-    if recipe.frozen_layers > len(layers):
-        raise PipelineError(f"frozen_layers is {recipe.frozen_layers}, the base has {len(layers)} layers")
     encoder.embeddings.requires_grad_(False)
     for layer in layers[: recipe.frozen_layers]:
         layer.requires_grad_(False)
@@ -153,10 +154,14 @@ def _configuration(encoder: Any, recipe: Recipe, steps: int) -> Any:
             return LoraConfig(
                 r=recipe.rank,
                 lora_alpha=int(recipe.alpha),
-                target_modules=names,
+                target_modules=[name for name in names if _layer_number(name) >= recipe.frozen_layers],
                 use_dora=recipe.method == "dora",
                 task_type=kind,
             )
+
+
+def _layer_number(name: str) -> int:
+    return next((int(part) for part in name.split(".") if part.isdecimal()), 0)
 
 
 def _scales(encoder: Any, names: list[str]) -> Any:

@@ -28,7 +28,7 @@ class Recipe(Section):
     alpha: Positive = 128
     """The adapter counts alpha / rank times."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
-    """So many layers from below do not learn (full only)."""
+    """So many layers from below do not learn. Where nothing changes what enters them they are computed once for the whole run."""
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_tokens: Annotated[int, Field(ge=32)] = 1_024
@@ -58,6 +58,9 @@ class Recipe(Section):
     """Stop after so many epochs without a better one on the held-out parts; 0: never."""
 
     dropout: Share = 0.1
+    """Of what the heads read."""
+    layer_dropout: Share = 0.0
+    """Between the parts of a layer. It costs a tenth of the time on a CPU."""
     label_smoothing: Share = 0.0
     topic_weight_power: Share = 0.5
     """A topic weighs its frequency to this power, inverted: 0 weighs none, 1 makes all topics weigh the same."""
@@ -96,8 +99,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        if self.frozen_layers and self.method != "full":
-            raise ValueError("frozen_layers means something for method full only")
+        if self.frozen_layers and self.method not in {"full", "lora", "dora"}:
+            raise ValueError("frozen_layers means something for full, lora and dora only")
         if self.layer_decay != 1.0 and self.method != "full":
             raise ValueError("layer_decay means something for method full only")
         if self.paraphrases and self.paraphraser is None:

@@ -270,11 +270,14 @@ def train(
     if finished:
         resume(folder / STATE_FILE, model, optimiser=optimiser, average=average, accelerator=accelerator)
     weights = torch.tensor(topic_weights(examples, training.topics, recipe.topic_weight_power), device=accelerator.device)
+    below = Below(model, recipe, device_name(accelerator))
     for number in range(len(finished), recipe.epochs):
         if _is_enough([epoch for epoch, _ in finished], recipe.patience):
             break
         began = time.process_time()
-        loss = train_epoch(prepared, optimiser, examples, training=training, number=number, weights=weights, average=average)
+        loss = train_epoch(
+            prepared, optimiser, examples, training=training, number=number, weights=weights, average=average, below=below
+        )
         spent = time.process_time() - began
         path = folder / f"epoch-{number + 1}.pt"
         with averaged(model, average):
@@ -304,6 +307,7 @@ def train_epoch(
     number: int,
     weights: Any,
     average: Average | None,
+    below: Below,
 ) -> float:
     """One pass over the examples; the mean loss over all processes."""
     import torch
@@ -322,6 +326,7 @@ def train_epoch(
     bare = accelerator.unwrap_model(model)
     device = device_name(accelerator)
     losses = 0.0
+    below.learn(encoded)
     model.train()
     for place, rows in enumerate(mine):
         share = rate_at(number * len(mine) + place, steps, recipe)
@@ -331,11 +336,13 @@ def train_epoch(
         labels = labels_of(rows, packed)
         packed, labels = packed.to(device), Labels(*(part.to(device) for part in (labels.topic, labels.sentiment, labels.toward)))
 
-        def loss_of(packed: Any = packed, labels: Labels = labels, rows: Sequence[Encoded] = rows) -> Any:
-            logits = model(packed)
+        entering = below.entering(rows, packed)
+
+        def loss_of(packed: Any = packed, labels: Labels = labels, rows: Sequence[Encoded] = rows, entering: Any = entering) -> Any:
+            logits = model(packed, entering)
             loss = masked_loss(logits, labels, recipe, weights)
             if recipe.consistency:
-                again = model(packed)
+                again = model(packed, entering)
                 loss = (loss + masked_loss(again, labels, recipe, weights)) / 2
                 loss = loss + recipe.consistency * disagreement(logits, again)
             if training.teach is not None:
@@ -361,6 +368,52 @@ def train_epoch(
         losses += told
         training.tick(Progress(number, place, len(mine), told, share))
     return float(accelerator.reduce(torch.tensor(losses / len(mine), device=accelerator.device), "mean"))
+
+
+class Below:
+    """What the layers that do not learn make of each row: computed once for the whole run, where nothing changes it.
+
+    They are then as good as free: with half of the layers frozen an epoch costs half. The states of all rows stay in memory, on
+    the CPU, at 4 bytes a number. Layers that do not learn and have dropout, or read what the run itself changes, are computed.
+    """
+
+    def __init__(self, model: Any, recipe: Recipe, device: str) -> None:
+        from monitor.classifier.packed_encoder import taken_apart
+
+        changed = recipe.layer_dropout or recipe.synonyms or recipe.entity_swaps or recipe.number_changes or recipe.paraphrases
+        usable = not changed and recipe.adversary in {"none", "awp"} and taken_apart(model.encoder) is not None
+        self._layers = recipe.frozen_layers if usable else 0
+        self._model = model
+        self._device = device
+        self._states: dict[tuple[int, ...], Any] = {}
+
+    def learn(self, examples: Sequence[Encoded]) -> None:
+        """Computes what is not known yet."""
+        import torch
+
+        from monitor.classifier.packed_encoder import entering
+        from monitor.classifier.packing import pack
+
+        unknown = [row for row in examples if row.prepared.token_ids not in self._states] if self._layers else []
+        self._model.eval()
+        with torch.no_grad():
+            for rows in batches(unknown, 2_048, None):
+                packed = pack([row.prepared for row in rows])
+                states = entering(self._model.encoder, packed.to(self._device), self._layers).states.cpu()
+                for place, own in zip(packed.order, torch.split(states, packed.lengths.tolist()), strict=True):
+                    # A copy, because a part of a larger tensor would keep all of it.
+                    self._states[rows[place].prepared.token_ids] = own.clone()
+
+    def entering(self, rows: Sequence[Encoded], packed: Any) -> Any | None:
+        """What enters the first layer that learns, for a packed batch of rows that are known; None: nothing is known."""
+        import torch
+
+        from monitor.classifier.packed_encoder import Entering
+
+        if not self._layers:
+            return None
+        states = torch.cat([self._states[rows[place].prepared.token_ids] for place in packed.order])
+        return Entering(states.to(self._device), self._layers)
 
 
 def device_name(accelerator: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monitor.classifier.packed_encoder import encode
+from monitor.classifier.packed_encoder import Entering, encode
 from monitor.classifier.packing import Packed, mean_per_segment
 from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
@@ -32,8 +32,8 @@ class TwoHeadModel(nn.Module):
     sentiment is read off two meanings side by side, that of whom it is about and that of the row; the sentiment of a text as a
     whole is the sentiment toward everything in it. So one pass answers for the text and for every entity in it.
 
-    The mean is taken and not the first token because the base encoder was itself trained to put the meaning of a text there; the
-    first token of all-MiniLM-L6-v2 means nothing in particular.
+    The mean is taken and not the first token: every encoder has one, the same way of reading serves row and target, and a linear
+    probe of the shipped base found no less in it.
     """
 
     def __init__(self, encoder: nn.Module, topics: int, dropout: float = 0.1) -> None:
@@ -44,9 +44,9 @@ class TwoHeadModel(nn.Module):
         self.topic_head = nn.Linear(hidden, topics)
         self.sentiment_head = nn.Linear(2 * hidden, len(SENTIMENTS))
 
-    def forward(self, packed: Packed) -> Logits:
-        """The logits of every row and target."""
-        return self.answer(encode(self.encoder, packed), packed)
+    def forward(self, packed: Packed, entering: Entering | None = None) -> Logits:
+        """The logits of every row and target; with `entering` the layers below it are not computed."""
+        return self.answer(encode(self.encoder, packed, entering), packed)
 
     def answer(self, states: Tensor, packed: Packed) -> Logits:
         """The logits that the encoder's states (tokens, hidden) give."""

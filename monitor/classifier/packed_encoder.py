@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from monitor.classifier.packing import Packed
 
@@ -26,14 +28,32 @@ def taken_apart(encoder: nn.Module) -> Any | None:
     return inner if known and both_ways and absolute and not prompted else None
 
 
-def encode(encoder: nn.Module, packed: Packed) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """The states (tokens, hidden) that enter layer number `layer`, counted from 0, of an encoder that was taken apart."""
+
+    states: Tensor
+    layer: int
+
+
+def encode(encoder: nn.Module, packed: Packed, entering: Entering | None = None) -> Tensor:
     """The last hidden states (tokens, hidden) of all tokens, for training and for any encoder.
 
     An encoder of the BERT family runs packed: its linear layers see one matrix of all tokens, attention runs over each run of
-    equal lengths. Any other runs its own forward pass on padded rows.
+    equal lengths; with `entering` it starts there. Any other runs its own forward pass on padded rows.
     """
     inner = taken_apart(encoder)
-    return _encode_padded(encoder, packed) if inner is None else _encode_packed(inner, packed)
+    if inner is None:
+        return _encode_padded(encoder, packed)
+    entering = entering or Entering(_embed(inner, packed), 0)
+    return _through(inner, packed, entering, until=len(inner.encoder.layer))
+
+
+def entering(encoder: nn.Module, packed: Packed, layer: int) -> Entering:
+    """What enters a layer of an encoder that `taken_apart` takes."""
+    inner = taken_apart(encoder)
+    assert inner is not None
+    return Entering(_through(inner, packed, Entering(_embed(inner, packed), 0), until=layer), layer)
 
 
 def first_position(config: Any) -> int:
@@ -41,7 +61,7 @@ def first_position(config: Any) -> int:
     return int(config.pad_token_id) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
 
 
-def _encode_packed(encoder: Any, packed: Packed) -> Tensor:
+def _embed(encoder: Any, packed: Packed) -> Tensor:
     embeddings, config = encoder.embeddings, encoder.config
     states = (
         embeddings.word_embeddings(packed.token_ids)
@@ -49,16 +69,26 @@ def _encode_packed(encoder: Any, packed: Packed) -> Tensor:
         + embeddings.token_type_embeddings.weight[0]
     )
     states = embeddings.dropout(embeddings.LayerNorm(states))
-    if hasattr(encoder, "embeddings_project"):
-        states = encoder.embeddings_project(states)
-    heads = int(config.num_attention_heads)
-    for layer in encoder.encoder.layer:
-        attention = layer.attention
-        query, key, value = (getattr(attention.self, name)(states) for name in ("query", "key", "value"))
-        attended = attend(query, key, value, heads, packed.runs)
-        states = attention.output(attended, states)
-        states = layer.output(layer.intermediate(states), states)
-    return torch.as_tensor(states)
+    return torch.as_tensor(encoder.embeddings_project(states) if hasattr(encoder, "embeddings_project") else states)
+
+
+def _through(encoder: Any, packed: Packed, entering: Entering, until: int) -> Tensor:
+    """The states after the layers from `entering` up to `until`, which is not passed."""
+    states, heads = entering.states, int(encoder.config.num_attention_heads)
+    again = encoder.training and bool(getattr(encoder, "is_gradient_checkpointing", False))
+    for layer in encoder.encoder.layer[entering.layer : until]:
+        if again:
+            states = checkpoint(_layer, layer, states, heads, packed.runs, use_reentrant=False)
+        else:
+            states = _layer(layer, states, heads, packed.runs)
+    return states
+
+
+def _layer(layer: Any, states: Tensor, heads: int, runs: tuple[tuple[int, int], ...]) -> Tensor:
+    attention = layer.attention
+    query, key, value = (getattr(attention.self, name)(states) for name in ("query", "key", "value"))
+    states = attention.output(attend(query, key, value, heads, runs), states)
+    return torch.as_tensor(layer.output(layer.intermediate(states), states))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, runs: tuple[tuple[int, int], ...]) -> Tensor:

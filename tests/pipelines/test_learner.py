@@ -170,11 +170,12 @@ def test_only_adalora_asks_for_orthogonal_matrices(base):
 
 
 def test_dropout_is_that_of_the_recipe_and_attention_has_none(base):
-    model = build(base, "lora", dropout=0.3)
+    model = build(base, "lora", dropout=0.2, layer_dropout=0.3)
+    assert model.dropout.p == 0.2
     found = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
     assert found
     for name, share in found.items():
-        if "lora_dropout" not in name:
+        if "lora_dropout" not in name and name != "dropout":
             assert share == (0.0 if name.endswith("attention.self.dropout") else 0.3), name
 
 

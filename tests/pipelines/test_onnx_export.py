@@ -88,6 +88,7 @@ def test_an_export_that_misses_the_tolerance_is_refused(loaded, tmp_path, monkey
     monkeypatch.setattr("pipelines.onnx_export.TOLERANCE", 0.0)
     with pytest.raises(PipelineError, match="answers otherwise than the model"):
         export(loaded, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_the_file(tmp_path):

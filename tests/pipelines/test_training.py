@@ -27,6 +27,7 @@ from pipelines.recipe import Recipe
 from pipelines.training import (
     UNLABELLED,
     Average,
+    Below,
     Encoded,
     Epoch,
     Labels,
@@ -389,3 +390,25 @@ def test_two_processes_learn_the_same_weights_and_go_on_after_a_stop(base, tmp_p
         assert told["weights"] == second[way]["weights"], way
         assert told["resumed"] == told["weights"], way
     assert len({told["weights"] for told in first.values()}) == len(first)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_layers_that_do_not_learn_are_computed_once_and_change_nothing(base, tmp_path, monkeypatch, method):
+    changes = {"method": method, "frozen_layers": 1, "dropout": 0.0, "rank": 8, "alpha": 8}
+    once, _ = trained(base, tmp_path / "once", **changes)
+    computed = []
+    monkeypatch.setattr(Below, "learn", lambda _self, rows: computed.append(len(rows)))
+    monkeypatch.setattr(Below, "entering", lambda _self, _rows, _packed: None)
+    always, _ = trained(base, tmp_path / "always", **changes)
+    assert computed == [len(TRAIN)] * 3
+    for name, tensor in learned(once).items():
+        torch.testing.assert_close(tensor, learned(always)[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"layer_dropout": 0.1}, {"entity_swaps": 0.5}, {"adversary": "fgm"}])
+def test_frozen_layers_are_computed_anew_where_something_changes_what_enters_them(base, tmp_path, change):
+    recipe = Recipe(frozen_layers=1, **change)
+    below = Below(build_model(base, 3, recipe, steps=1), recipe, "cpu")
+    rows = encode(TRAIN[:4], load_tokenizer(base), TOPIC_NAMES, 24)
+    below.learn(rows)
+    assert below.entering(rows, pack([row.prepared for row in rows])) is None

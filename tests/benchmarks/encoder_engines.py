@@ -307,6 +307,7 @@ def work(name: str, folder: Path) -> None:
         vectors = answer(texts if line.strip() == "round" else texts[:CHECKED])
         spent_s = time.process_time() - began_s
         print(json.dumps({"cpu_s": spent_s} if line.strip() == "round" else vectors), file=replies, flush=True)
+    os._exit(0)  # some engines keep threads that end with nothing
 
 
 # --- the run ---------------------------------------------------------------------------------------

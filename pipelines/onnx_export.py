@@ -39,7 +39,7 @@ def export(checkpoint: Checkpoint, path: Path) -> Exported:
     """Writes `path`. Rows and tokens are dynamic; each row is asked about the target that its `target_mask` marks.
 
     Metadata: `topics`, `sentiments`, `calibration` (temperature and limit of certainty of each output), `version`, `max_tokens`, as
-    JSON. Raises PipelineError when the file answers otherwise than the model, by more than 1e-4 of a logit; then it is not left there.
+    JSON. Raises PipelineError, and leaves no file, when it answers otherwise than the model by more than 1e-4 of a logit.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(checkpoint, path)

@@ -75,9 +75,8 @@ def _embed(encoder: Any, packed: Packed) -> Tensor:
 def _through(encoder: Any, packed: Packed, entering: Entering, until: int) -> Tensor:
     """The states after the layers from `entering` up to `until`, which is not passed."""
     states, heads = entering.states, int(encoder.config.num_attention_heads)
-    again = encoder.training and bool(getattr(encoder, "is_gradient_checkpointing", False))
     for layer in encoder.encoder.layer[entering.layer : until]:
-        if again:
+        if encoder.training and layer.gradient_checkpointing:
             states = checkpoint(_layer, layer, states, heads, packed.runs, use_reentrant=False)
         else:
             states = _layer(layer, states, heads, packed.runs)

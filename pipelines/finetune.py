@@ -175,6 +175,7 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 def start(recipe: Recipe, output: Path, trackers: Sequence[str]) -> Any:
     """Accelerate's view of this machine and its processes, curves begun. Raises PipelineError when it cannot do what is asked."""
+    import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
@@ -182,6 +183,8 @@ def start(recipe: Recipe, output: Path, trackers: Sequence[str]) -> Any:
     check_trackers(trackers)
     # Accelerate keeps the precision of a process for good; a table of recipes may have several.
     AcceleratorState._reset_state()  # noqa: SLF001
+    if recipe.precision == "fp16" and not torch.accelerator.is_available():
+        raise PipelineError("precision fp16 cannot be had on this machine: it has no accelerator")
     try:
         accelerator = Accelerator(
             mixed_precision=recipe.precision,

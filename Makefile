@@ -1,4 +1,4 @@
-# Everything is set up from here: `make demo` and `make test` need Debian, Python >= 3.11, make, and for the Kafka tests Java 17 and Maven.
+# Everything is set up from here: `make demo` and `make test` need Debian, Python >= 3.11, make, Maven, and for the Kafka tests Java 17.
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,9 +25,13 @@ $(STAMPS)/test: $(STAMPS)/run
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-install: $(STAMPS)/run ## the virtualenv with everything that a run needs
+$(STAMPS)/encoder: $(STAMPS)/run
+	@$(BIN)/bellwether fetch-base || echo "it will be asked of the Hugging Face hub when the model is first loaded"
+	@touch $@
 
-demo: $(STAMPS)/run ## a day of invented news at speed: incidents open on your screen
+install: $(STAMPS)/encoder ## the virtualenv and the encoder: everything that a run needs
+
+demo: $(STAMPS)/encoder ## a day of invented news at speed: incidents open on your screen
 	$(BIN)/bellwether demo
 
 test: check unit ## every check and every test
@@ -41,7 +45,7 @@ lint: $(STAMPS)/test
 types: $(STAMPS)/test
 	$(BIN)/mypy
 
-unit: $(STAMPS)/test
+unit: $(STAMPS)/test $(STAMPS)/encoder
 	$(BIN)/python -m pytest
 
 clean: ## forget the virtualenv and all that was fetched

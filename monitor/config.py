@@ -212,7 +212,7 @@ class ModelSettings(Section):
     checkpoint: Path | None = None
     """A folder with a Bellwether checkpoint; unset: the one shipped."""
     base: Path | None = None
-    """A folder with the base encoder's weights; unset: the installed package, then the hub."""
+    """A folder with the base encoder's weights; unset: our cache, then the hub."""
     topic: TopicSettings = TopicSettings()
     sentiment: SentimentSettings = SentimentSettings()
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

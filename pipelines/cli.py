@@ -56,11 +56,10 @@ def finetune(
         str, typer.Option(help="A recipe of pipelines/recipes, or a .yaml file of what differs from the usual.")
     ] = "usual",
     seed: Seed = 1,
-    base: Annotated[
-        Path | None, typer.Option(help="Folder with the base encoder; default: the installed package, then the hub.")
-    ] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder with the base encoder; default: the one fetched, then the hub.")] = None,
     base_name: Annotated[
-        str | None, typer.Option(help="The base's published name; default: all-MiniLM-L6-v2, or the name of the folder.")
+        str | None,
+        typer.Option(help="The base's published name; default: the shipped checkpoint's, or the folder's name."),
     ] = None,
     track: Annotated[
         list[str] | None, typer.Option(help="Draw curves with tensorboard (default), wandb, mlflow; `none` for nothing.")
@@ -100,11 +99,10 @@ def ablate(
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "1,2,3",
     limit: Annotated[int | None, typer.Option(min=1, help="Train on so many examples only, in every recipe.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Train so many epochs, in every recipe.")] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="Folder with the base encoder; default: the installed package, then the hub.")
-    ] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder with the base encoder; default: the one fetched, then the hub.")] = None,
     base_name: Annotated[
-        str | None, typer.Option(help="The base's published name; default: all-MiniLM-L6-v2, or the name of the folder.")
+        str | None,
+        typer.Option(help="The base's published name; default: the shipped checkpoint's, or the folder's name."),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as torch likes.")] = 0,
 ) -> None:

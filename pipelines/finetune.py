@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from monitor.classifier.base_encoder import BASE_NAME, describe_base, find_base
-from monitor.classifier.checkpoint import write_checkpoint
+from monitor.classifier.checkpoint import round_as_stored, write_checkpoint
 from monitor.classifier.manifest import FORMAT_VERSION, POOLING, Base, Calibration, Manifest, Questions
 from monitor.classifier.text import NORMALISATION
 from monitor.classifier.tokens import load_tokenizer
@@ -136,6 +136,7 @@ def finetune(
     console.print(f"best: epoch {best.number}")
     restore(path, model)
     model = shippable(model, folder, recipe)
+    round_as_stored(model)
     parts = _parts(model, validation, device)
     calibration = calibrate(parts.values())
     manifest = describe(

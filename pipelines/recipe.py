@@ -23,9 +23,9 @@ class Recipe(Section):
 
     method: Method = "lora"
     """What learns beside the heads: every weight of the layers (full), or an adapter of peft."""
-    rank: Annotated[int, Field(ge=1)] = 64
+    rank: Annotated[int, Field(ge=1)] = 32
     """Rank of the adapter's matrices; for prefix the number of virtual tokens a layer."""
-    alpha: Positive = 128
+    alpha: Positive = 64
     """The adapter counts alpha / rank times."""
     frozen_layers: Annotated[int, Field(ge=0)] = 0
     """So many layers from below do not learn. Where nothing changes what enters them they are computed once for the whole run."""
@@ -43,7 +43,7 @@ class Recipe(Section):
     """Passages are cut here in use."""
 
     optimiser: Literal["adamw", "adafactor"] = "adamw"
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 7e-4
     """At its peak, for the adapter or the top layer."""
     head_learning_rate: Positive = 1e-3
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -61,7 +61,7 @@ class Recipe(Section):
     """Of what the heads read."""
     layer_dropout: Share = 0.0
     """Between the parts of a layer. It costs a tenth of the time on a CPU."""
-    label_smoothing: Share = 0.0
+    label_smoothing: Share = 0.05
     topic_weight_power: Share = 0.5
     """A topic weighs its frequency to this power, inverted: 0 weighs none, 1 makes all topics weigh the same."""
     question_weights: Annotated[dict[Literal["topic", "sentiment", "toward"], Positive], Field(default_factory=dict)]

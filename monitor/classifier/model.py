@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,18 +67,31 @@ def load_encoder(folder: Path) -> Any:
     Raises ModelError when the folder is unreadable or lacks weights of the encoder.
     """
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        encoder, found = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder} holds no encoder that can be loaded: {' '.join(str(error).split())[:300]}") from error
+    with _quietly():
+        try:
+            encoder, found = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"{folder} holds no encoder that can be loaded: {' '.join(str(error).split())[:300]}") from error
     missing = sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
     if missing:
         raise ModelError(f"{folder} lacks weights of its encoder: {', '.join(missing[:5])}")
     encoder.pooler = None
     return encoder
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the bars and reports of transformers: what is missing is checked here, and a pooler is not missed."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def linear_layers(encoder: nn.Module) -> list[str]:

@@ -118,8 +118,12 @@ def low_rank(matrix: Any, rank: int) -> tuple[Any, Any]:
 
 def _adapter(encoder: Any, recipe: Recipe, steps: int) -> Any:
     from monitor.classifier.model import attach
+    from pipelines.low_rank import fuse
 
-    return attach(encoder, _configuration(encoder, recipe, steps))
+    adapted = attach(encoder, _configuration(encoder, recipe, steps))
+    if recipe.method == "lora" and recipe.precision == "no":
+        fuse(adapted)
+    return adapted
 
 
 def _configuration(encoder: Any, recipe: Recipe, steps: int) -> Any:

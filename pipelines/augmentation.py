@@ -54,7 +54,8 @@ class Edit:
 
 
 def augment(examples: Sequence[Example], recipe: Recipe, order: random.Random) -> list[Example]:
-    """The examples in their order, each changed as the recipe asks: said anew, names, numbers and words of the lexicon replaced.
+    """The examples in their order, each changed as the recipe asks: said anew, names, numbers and words of the
+    lexicon replaced, put beside another.
 
     Raises PipelineError when the paraphraser cannot be had, or gives another number of texts than it was given.
     """
@@ -69,6 +70,9 @@ def augment(examples: Sequence[Example], recipe: Recipe, order: random.Random) -
     if recipe.synonyms:
         lexicon = read_lexicon()
         changed = [with_synonyms(example, recipe.synonyms, lexicon, order) for example in changed]
+    if recipe.companions:
+        texts = [example.text for example in changed]
+        changed = [with_companion(example, recipe.companions, texts, order) for example in changed]
     return changed
 
 
@@ -240,6 +244,28 @@ def in_case_of(word: str, other: str) -> str:
     if word.isupper() and len(word) > 1:
         return other.upper()
     return other[0].upper() + other[1:] if word[0].isupper() else other
+
+
+# --- company ------------------------------------------------------------------------------------
+
+
+def with_companion(example: Example, share: float, texts: Sequence[str], order: random.Random) -> Example:
+    """The example with another text before or behind it, on a line of its own, with this probability.
+
+    What it says of the entities it names stays true and is all that it still says: two texts together have no topic and no
+    sentiment of their own. An example that names nobody stays as it is, and so does one whose entities the other text names too.
+    """
+    if not example.toward or order.random() >= share:
+        return example
+    other = order.choice(texts)
+    known = other.casefold()
+    if any(example.text[one.start : one.end].casefold() in known for one in example.toward):
+        return example
+    before = order.random() < 0.5
+    shift = len(other) + 1 if before else 0
+    moved = tuple(Toward(one.start + shift, one.end + shift, one.sentiment) for one in example.toward)
+    text = f"{other}\n{example.text}" if before else f"{example.text}\n{other}"
+    return replace(example, text=text, topic=None, sentiment=None, toward=moved)
 
 
 # --- text and places -----------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Recipe(Section):
     """Named entities that are replaced by a name from another text."""
     number_changes: Share = 0.0
     """Texts whose numbers are replaced by others of about their size, all by one factor."""
+    companions: Share = 0.0
+    """Texts that name an entity which are put before or behind another text, as a sentence of a longer one."""
     paraphrases: Share = 0.0
     """Texts that are said anew by the paraphraser."""
     paraphraser: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
@@ -103,6 +105,8 @@ class Recipe(Section):
             raise ValueError("frozen_layers means something for full, lora and dora only")
         if self.layer_decay != 1.0 and self.method != "full":
             raise ValueError("layer_decay means something for method full only")
+        if self.companions and self.teachers:
+            raise ValueError("companions and teachers do not go together: a teacher was asked about one text, not two")
         if self.paraphrases and self.paraphraser is None:
             raise ValueError("paraphrases needs a paraphraser")
         return self

@@ -380,7 +380,14 @@ class Below:
     def __init__(self, model: Any, recipe: Recipe, device: str) -> None:
         from monitor.classifier.packed_encoder import taken_apart
 
-        changed = recipe.layer_dropout or recipe.synonyms or recipe.entity_swaps or recipe.number_changes or recipe.paraphrases
+        changed = (
+            recipe.layer_dropout
+            or recipe.synonyms
+            or recipe.entity_swaps
+            or recipe.number_changes
+            or recipe.companions
+            or recipe.paraphrases
+        )
         usable = not changed and recipe.adversary in {"none", "awp"} and taken_apart(model.encoder) is not None
         self._layers = recipe.frozen_layers if usable else 0
         self._model = model

@@ -17,6 +17,7 @@ from pipelines.augmentation import (
     other_number,
     read_lexicon,
     rewritten,
+    with_companion,
     with_other_numbers,
     with_swapped_entities,
     with_synonyms,
@@ -243,3 +244,17 @@ def test_a_paraphraser_is_plugged_in_by_its_name(tmp_path, monkeypatch):
 def test_a_paraphraser_that_is_not_there_is_told(place):
     with pytest.raises(PipelineError, match=f"the paraphraser {place} cannot be had"):
         augment([Example("a", "x")], Recipe(paraphrases=1.0, paraphraser=place), random.Random(1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(headlines(), st.lists(headlines().map(lambda example: example.text), min_size=1, max_size=3), st.integers(0, 99))
+def test_beside_another_text_an_example_says_only_what_it_says_of_whom_it_names(example, texts, seed):
+    changed = with_companion(example, 1.0, texts, random.Random(seed))
+    assert called(changed) == called(example)
+    assert [one.sentiment for one in changed.toward] == [one.sentiment for one in example.toward]
+    if changed == example:
+        assert not example.toward or any(name.casefold() in text.casefold() for name in called(example) for text in texts)
+    else:
+        assert (changed.topic, changed.sentiment) == (None, None)
+        assert changed.text in {f"{text}\n{example.text}" for text in texts} | {f"{example.text}\n{text}" for text in texts}
+    assert with_companion(example, 0.0, texts, random.Random(seed)) == example

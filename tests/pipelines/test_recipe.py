@@ -36,6 +36,7 @@ def test_a_recipe_that_is_not_there_names_those_that_are():
     ("content", "fault"),
     [
         ("rank: 0\nepoch: 3\n", "rank: .*\n.*epoch: unknown key"),
+        ("{companions: 0.1, teachers: [runs/first]}\n", "companions and teachers do not go together"),
         ("{method: ia3, frozen_layers: 2}\n", "frozen_layers means something for full, lora and dora only"),
         ("layer_decay: 0.9\n", "layer_decay means something for method full only"),
         ("paraphrases: 0.5\n", "paraphrases needs a paraphraser"),

@@ -232,7 +232,7 @@ def test_a_lost_device_ends_the_loop_before_anything_is_saved(build):
     turned.log.write(2)
     turned.classifier.error = DeviceLost("gone")
     with pytest.raises(DeviceLost, match="gone"), turned.loop.opened():
-        turned.turn_until(lambda: False)
+        turned.turn_until(lambda: False, turns=1_000_000)  # until the classifier has said so
     assert turned.saved() == []
 
 

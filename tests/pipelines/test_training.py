@@ -148,8 +148,8 @@ def test_the_loss_is_the_mean_over_the_labels_given():
         one(logits.sentiment[[1]], torch.tensor([1])),
         one(logits.toward[[0]], torch.tensor([2])),
     ]
-    torch.testing.assert_close(masked_loss(logits, labels, Recipe()), torch.stack(wanted).mean())
-    weighed = Recipe(question_weights={"topic": 3.0})
+    torch.testing.assert_close(masked_loss(logits, labels, Recipe(label_smoothing=0.0)), torch.stack(wanted).mean())
+    weighed = Recipe(label_smoothing=0.0, question_weights={"topic": 3.0})
     weights = torch.tensor([3.0, 3.0, 1.0, 1.0])
     torch.testing.assert_close(masked_loss(logits, labels, weighed), (torch.stack(wanted) * weights).sum() / weights.sum())
 

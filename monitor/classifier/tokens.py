@@ -49,7 +49,9 @@ def prepare(passages: Sequence[Passage], tokenizer: Any, max_tokens: int) -> lis
     rows: dict[int, Prepared] = {}
     for place, encoding in zip(short, tokenizer.encode_batch([passages[place].text for place in short]), strict=True):
         if len(encoding.ids) <= max_tokens:
-            rows[place] = Prepared(tuple(encoding.ids), targets(passages[place].mentions, encoding.offsets))
+            mentions = passages[place].mentions
+            # The offsets are made when they are asked for, and most texts name nobody.
+            rows[place] = Prepared(tuple(encoding.ids), targets(mentions, encoding.offsets) if mentions else ())
     long = [place for place in range(len(passages)) if place not in rows]
     rows.update(zip(long, _excerpts([passages[place] for place in long], tokenizer, max_tokens), strict=True))
     return [rows[place] for place in range(len(passages))]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from monitor.classifier.text import normalise
 from monitor.config import Section, describe_faults
 from monitor.errors import PipelineError
 from monitor.types import SENTIMENTS, Sentiment
+from monitor.watchlist import MIN_ALIAS_CHARACTERS, find_name
 from pipelines.corpus import Corpus, Example, Toward, key_of
 
 Label = TypeVar("Label")
@@ -250,14 +250,12 @@ def _sentiment(label: str, described: DataSet) -> Sentiment | None:
 
 
 def find(name: str, text: str) -> tuple[int, int] | None:
-    """Where a text first names something, as a whole word if it does so anywhere, in whatever case; None: nowhere."""
-    if not name:
-        return None
-    for pattern in (rf"(?<!\w){re.escape(name)}(?!\w)", re.escape(name)):
-        found = re.search(pattern, text, re.IGNORECASE)
-        if found is not None:
-            return found.span()
-    return None
+    """Where a text first names something, as the daemon finds a name that is on no list; None: nowhere.
+
+    A name of a single character is found nowhere: it would stand in every text.
+    """
+    found = find_name(name, text, entity="named") if len(name) >= MIN_ALIAS_CHARACTERS else ()
+    return (found[0].start, found[0].end) if found else None
 
 
 # --- cleaning ------------------------------------------------------------------------------------

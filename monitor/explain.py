@@ -103,6 +103,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "topic": prediction.topic,
         "topic_probabilities": by_label(explanation.topics, prediction.topic_probabilities),
         "topic_uncertain": prediction.topic_uncertain,
+        "unfamiliarity": prediction.unfamiliarity,
         "out_of_domain": prediction.out_of_domain,
         **opinion_fields(prediction.document),
         "entities": {

@@ -194,6 +194,7 @@ def _answer(
         "topic": prediction.topic,
         "topic_probabilities": by_label(topics, prediction.topic_probabilities),
         "topic_uncertain": prediction.topic_uncertain,
+        "unfamiliarity": None if prediction.unfamiliarity is None else round(prediction.unfamiliarity, _DIGITS),
         "out_of_domain": prediction.out_of_domain,
         **opinion_fields(asked or prediction.document),
     }

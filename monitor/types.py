@@ -192,8 +192,9 @@ class Prediction:
     """The classifier's answers about one passage.
 
     `topic_probabilities` stand in the order of the classifier's topics and sum to 1. `document` is the opinion of the text as a
-    whole, `toward` the opinion of each entity that it names, by id. `out_of_domain` says that the text resembles nothing that the
-    model was trained on.
+    whole, `toward` the opinion of each entity that it names, by id. `unfamiliarity` is how surprising its
+    words are after those of training, in nats, None where the model cannot tell; `out_of_domain` says that they are too surprising
+    for an answer to be trusted.
     """
 
     topic: str
@@ -201,6 +202,7 @@ class Prediction:
     topic_uncertain: bool
     document: Opinion
     toward: Mapping[str, Opinion] = field(default_factory=dict)
+    unfamiliarity: float | None = None
     out_of_domain: bool = False
 
     def opinion(self, entity: str) -> Opinion:

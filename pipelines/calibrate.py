@@ -11,13 +11,6 @@ LEAST_ACCURACY: Final = {"topic": 0.5, "sentiment": 0.6, "toward": 0.6}
 """An answer counts as uncertain when answers of its confidence are right less often than this on validation."""
 
 
-def probabilities(logits: Any, temperature: float = 1.0) -> Any:
-    """Softmax of `logits / temperature` along the last axis, in double precision."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def negative_log_likelihood(logits: Any, truth: Any, temperature: float) -> float:
     """The mean of -log P(truth) at a temperature."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature

@@ -63,7 +63,8 @@ def labels(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield (
         "Logits are divided by the temperature before they become probabilities; an answer whose probability lies below the limit "
-        f"counts as uncertain. A text whose energy lies above {manifest.out_of_domain_above:g} is marked as out of domain."
+        f"counts as uncertain. A text is marked as out of domain when the rarer half of its words "
+        f"is more surprising than {manifest.out_of_domain_above:g} nats a word after the texts of training."
     )
 
 

@@ -282,4 +282,4 @@ def write(folder: Path, encoder: Any, original: Checkpoint, keep: float) -> Mani
         epochs=(),
         recipe={**manifest.recipe, "pruned_from": original.version, "pruned_to": keep},
     )
-    return write_checkpoint(folder / "checkpoint", model, described)
+    return write_checkpoint(folder / "checkpoint", model, original.surprisals, described)

@@ -269,7 +269,7 @@ def ensemble(parts: Sequence[Mapping[str, Answers]]) -> dict[str, Answers]:
     """
     import numpy as np
 
-    from pipelines.calibrate import probabilities
+    from monitor.classifier.answers import probabilities
 
     together = {}
     for name, first in parts[0].items():

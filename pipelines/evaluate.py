@@ -6,7 +6,6 @@ can be measured: the shipped checkpoint, a compressed one, one published by othe
 
 from __future__ import annotations
 
-import copy
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -42,9 +41,6 @@ QUESTIONS: Final[tuple[Question, ...]] = ("topic", "sentiment", "toward")
 
 Numbers = NDArray[np.int64]
 Reals = NDArray[np.float64]
-Novelty = Callable[[Sequence[Prepared]], Reals]
-"""How unlike what was trained on each prepared text is; only the order of the numbers means something."""
-
 Tick = Callable[[str, int], None]
 """Told what is being asked about, and how many texts were answered."""
 
@@ -228,16 +224,14 @@ def evaluate(
     *,
     parts: Sequence[str] = (),
     seed: int = 1,
-    novelty: Novelty | None = None,
     weights: int | None = None,
     size: int | None = None,
     tick: Tick = lambda _what, _texts: None,
 ) -> Evaluation:
     """Every figure about the held-out `parts` of a corpus (none named: all).
 
-    `seed` draws the samples behind the intervals and the texts that are timed. `novelty` is what tells texts of other kinds apart;
-    None: one minus the topic's probability. `weights` and `size` are those of the checkpoint, where it has any. Raises
-    PipelineError when a part is unknown or empty, or names a topic that the classifier does not know.
+    `seed` draws the samples behind the intervals and the texts that are timed. `weights` and `size` are those of the checkpoint,
+    where it has any. Raises PipelineError when a part is unknown or empty, or names a topic that the classifier does not know.
     """
     held = _held_out(corpus, parts)
     _check_topics(classifier, held)
@@ -266,7 +260,7 @@ def evaluate(
         conflicts=conflicts(everything),
         changes={name: changed(classifier, everything, change, partial(tick, name)) for name, change in CHANGES.items()},
         negation=negation(classifier),
-        out_of_domain=told_apart(classifier, everything, novelty),
+        out_of_domain=told_apart(classifier, everything),
         speed=speed(classifier, _sample(passages, SPEED_TEXTS, seed)),
         machine=machine(),
     )
@@ -612,48 +606,22 @@ def negation(classifier: Classifier) -> dict[str, DenialFigures]:
     return found
 
 
-def told_apart(classifier: Classifier, reads: Sequence[Read], novelty: Novelty | None) -> OutOfDomain:
+def told_apart(classifier: Classifier, reads: Sequence[Read]) -> OutOfDomain:
     """How well texts of other kinds are told apart from those read."""
     from sklearn.metrics import roc_auc_score
 
-    prepared, foreign = classify(classifier, out_of_domain())
+    _, foreign = classify(classifier, out_of_domain())
     own = [read.prediction for read in reads]
-    if novelty is None:
-        scores = np.array([1 - max(prediction.topic_probabilities) for prediction in [*own, *foreign]])
-    else:
-        scores = np.concatenate([novelty([read.prepared for read in reads]), novelty(prepared)])
+    unlike = [prediction.unfamiliarity for prediction in [*own, *foreign]]
+    known = all(one is not None for one in unlike)
+    scores = np.array(unlike if known else [1 - max(prediction.topic_probabilities) for prediction in [*own, *foreign]])
     return OutOfDomain(
-        score="one minus the topic's probability" if novelty is None else "energy of the topic's logits",
+        score="surprise of the rarer half of their words" if known else "one minus the topic's probability",
         texts=len(foreign),
         auroc=_round(roc_auc_score([0] * len(own) + [1] * len(foreign), scores)),
         marked_share=_round(np.mean([prediction.out_of_domain for prediction in foreign])),
         held_out_marked_share=_round(np.mean([prediction.out_of_domain for prediction in own])),
     )
-
-
-def energy_of(checkpoint: Any) -> Novelty:
-    """The energy of the topic's logits of a checkpoint's model on the CPU (Liu et al. 2020, arXiv:2010.03759).
-
-    Call it before a classifier is made of the checkpoint, which may take parts of the model to its device.
-    """
-    model = copy.deepcopy(checkpoint.model)
-
-    def novelty(prepared: Sequence[Prepared]) -> Reals:
-        import torch
-
-        from monitor.classifier.packing import pack
-        from monitor.classifier.passes import passes
-        from monitor.classifier.two_head import energy
-
-        found = np.zeros(len(prepared))
-        with torch.inference_mode():
-            for places in passes([one.tokens for one in prepared], 1_536):
-                packed = pack([prepared[place] for place in places])
-                energies = energy(model(packed).topic.double().numpy())
-                found[[places[place] for place in packed.order]] = energies
-        return found
-
-    return novelty
 
 
 def speed(classifier: Classifier, passages: Sequence[Passage]) -> Speed:

@@ -21,14 +21,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from monitor.classifier.answers import probabilities
 from monitor.classifier.base_encoder import BASE_NAME, describe_base, find_base
 from monitor.classifier.checkpoint import round_as_stored, write_checkpoint
+from monitor.classifier.familiarity import Surprisals, learn_surprisals, unfamiliarity
 from monitor.classifier.manifest import FORMAT_VERSION, POOLING, Base, Calibration, Manifest, Questions
 from monitor.classifier.text import NORMALISATION
 from monitor.classifier.tokens import load_tokenizer
 from monitor.errors import PipelineError
 from monitor.types import SENTIMENTS
-from pipelines.calibrate import LEAST_ACCURACY, calibration_error, fit_temperature, fit_uncertain_below, probabilities
+from pipelines.calibrate import LEAST_ACCURACY, calibration_error, fit_temperature, fit_uncertain_below
 from pipelines.corpus import Corpus, Example
 from pipelines.distillation import QUESTIONS, Teacher, Teaching, ask, load_teachers
 from pipelines.learner import build_model, learning_weights, shippable
@@ -105,7 +107,8 @@ def finetune(
 
     accelerator = start(recipe, output, trackers)
     console = (console or Console()) if accelerator.is_main_process else Console(quiet=True)
-    tokens = sum(one.prepared.tokens for one in encode(examples, tokenizer, corpus.topics, recipe.train_max_tokens))
+    rows = [one.prepared.token_ids for one in encode(examples, tokenizer, corpus.topics, recipe.train_max_tokens)]
+    tokens = sum(map(len, rows))
     model = fresh_model(folder, len(corpus.topics), recipe, seed=seed, tokens=tokens, accelerator=accelerator)
     learning, device = learning_weights(model), device_name(accelerator)
     console.print(_sizes(model, examples, tokens, recipe))
@@ -139,13 +142,14 @@ def finetune(
     round_as_stored(model)
     parts = _parts(model, validation, device)
     calibration = calibrate(parts.values())
+    surprisals = learn_surprisals(rows, tokenizer.get_vocab_size())
     manifest = describe(
         corpus=corpus,
         recipe=recipe,
         seed=seed,
         base=described,
         calibration=calibration,
-        out_of_domain_above=familiar_up_to(model, validation, device),
+        out_of_domain_above=familiar_up_to(validation, surprisals),
         metrics={name: measure(part, getattr(calibration, part.question)) for name, part in parts.items()},
         epochs=[epoch for epoch, _ in finished],
         teachers=taught_by,
@@ -155,7 +159,7 @@ def finetune(
     checkpoint = None if recipe.method == "prefix" else output / "checkpoint"
     if accelerator.is_main_process:
         if checkpoint is not None:
-            manifest = write_checkpoint(checkpoint, model, manifest)
+            manifest = write_checkpoint(checkpoint, model, surprisals, manifest)
         save_answers(output / ANSWERS_FILE, parts)
         save_figures(output / FIGURES_FILE, figures)
     accelerator.wait_for_everyone()
@@ -337,23 +341,12 @@ def calibrate(parts: Any) -> Questions:
     return Questions(**fitted)
 
 
-def familiar_up_to(model: Any, validation: Mapping[str, Sequence[Encoded]], device: str) -> float:
-    """The energy that `FAMILIAR_SHARE` of the held-out texts lie below."""
+def familiar_up_to(validation: Mapping[str, Sequence[Encoded]], surprisals: Surprisals) -> float:
+    """The unfamiliarity that `FAMILIAR_SHARE` of the held-out texts lie below, in nats."""
     import numpy as np
-    import torch
 
-    from monitor.classifier.packing import pack
-    from monitor.classifier.two_head import energy
-    from pipelines.training import batches
-
-    found = []
-    model.eval()
-    with torch.inference_mode():
-        for examples in validation.values():
-            for rows in batches(examples, 2_048, None):
-                logits = model(pack([row.prepared for row in rows]).to(device)).topic
-                found.append(energy(logits.double().cpu().numpy()))
-    return round(float(np.quantile(np.concatenate(found), FAMILIAR_SHARE)), 4)
+    rows = [example.prepared.token_ids for examples in validation.values() for example in examples]
+    return round(float(np.quantile(unfamiliarity(rows, surprisals), FAMILIAR_SHARE)), 4)
 
 
 def measure(part: Answers, calibration: Calibration) -> dict[str, float]:

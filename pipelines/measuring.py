@@ -16,7 +16,7 @@ from monitor.classifier.protocol import Classifier
 from monitor.config import ModelSettings, describe_faults, load_settings
 from monitor.errors import PipelineError
 from pipelines.corpus import Corpus, load_corpus
-from pipelines.evaluate import Evaluation, Novelty, differences, energy_of, evaluate
+from pipelines.evaluate import Evaluation, differences, evaluate
 from pipelines.robustness import CHANGES
 
 FILE_PART = "file"
@@ -98,9 +98,7 @@ def _from_checkpoint(folder: Path, base: Path | None) -> tuple[Classifier, dict[
     from monitor.classifier.two_head import TwoHeadClassifier
 
     loaded = load_checkpoint(folder, base)
-    novelty: Novelty = energy_of(loaded)
     return TwoHeadClassifier(loaded), {
-        "novelty": novelty,
         "weights": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "size": sum((folder / name).stat().st_size for name in loaded.manifest.files),
     }

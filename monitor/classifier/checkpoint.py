@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from monitor.classifier.base_encoder import check_base, find_base, sha256_of
+from monitor.classifier.familiarity import Surprisals
 from monitor.classifier.manifest import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
     HEADS_FILE,
     MANIFEST_FILE,
+    SURPRISALS_FILE,
     WEIGHT_FILES,
     Manifest,
     decode_manifest,
@@ -26,12 +28,13 @@ from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
 _HEADS: Final = ("topic_head", "sentiment_head")
+_SURPRISALS: Final = "surprisals"
 _MODULE_SETS: Final = ("target_modules", "feedforward_modules", "exclude_modules")
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded checkpoint: the model with its adapter merged, the tokenizer, what the manifest says.
+    """A loaded checkpoint: the model with its adapter merged, the tokenizer, the tokens' surprisals, what the manifest says.
 
     The model's sentiment logits stand in the order of `SENTIMENTS`, whatever order they were trained in. `version` is a short hash
     of the manifest, which holds the hashes of all weights.
@@ -40,6 +43,7 @@ class Checkpoint:
     manifest: Manifest
     model: Any
     tokenizer: Any
+    surprisals: Surprisals
     version: str
 
 
@@ -61,7 +65,9 @@ def load_checkpoint(folder: Path, base: Path | None = None) -> Checkpoint:
     model = TwoHeadModel(_with_merged_adapter(encoder, folder), len(manifest.topics))
     model.load_state_dict(_read_heads(folder, model, manifest), strict=False)
     model.eval().requires_grad_(False)
-    return Checkpoint(manifest, model, load_tokenizer(base_folder), hashlib.sha256(content).hexdigest()[:12])
+    tokenizer = load_tokenizer(base_folder)
+    surprisals = _read_surprisals(folder, tokenizer.get_vocab_size())
+    return Checkpoint(manifest, model, tokenizer, surprisals, hashlib.sha256(content).hexdigest()[:12])
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -161,6 +167,15 @@ def _read_heads(folder: Path, model: Any, manifest: Manifest) -> dict[str, Any]:
     return tensors
 
 
+def _read_surprisals(folder: Path, vocabulary: int) -> Surprisals:
+    import torch
+
+    tensors = read_tensors(folder / SURPRISALS_FILE)
+    _check_shapes(folder / SURPRISALS_FILE, tensors, {_SURPRISALS: torch.empty(vocabulary)})
+    surprisals: Surprisals = tensors[_SURPRISALS].double().numpy()
+    return surprisals
+
+
 def round_as_stored(model: Any) -> None:
     """Rounds what a model's encoder has learned to the half precision that a checkpoint holds it in, so that what is measured now
     is what is loaded later. In place.
@@ -173,13 +188,15 @@ def round_as_stored(model: Any) -> None:
                 parameter.copy_(parameter.half().to(parameter.dtype))
 
 
-def write_checkpoint(folder: Path, model: Any, manifest: Manifest) -> Manifest:
+def write_checkpoint(folder: Path, model: Any, surprisals: Surprisals, manifest: Manifest) -> Manifest:
     """Writes a `TwoHeadModel` whose encoder carries an adapter; the manifest's `files` are filled in, and it is given back.
 
     The adapter is stored in half precision: half the bytes, and a difference in the fourth digit of a logit (`round_as_stored`).
+    So are the surprisals: their third decimal decides nothing.
     The manifest is written last: a folder with a manifest is complete. Raises ModelError when the adapter cannot be merged, and so
     could not be loaded.
     """
+    import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -192,7 +209,8 @@ def write_checkpoint(folder: Path, model: Any, manifest: Manifest) -> Manifest:
     save_file({name: tensor.detach().half().contiguous() for name, tensor in adapter.items()}, folder / ADAPTER_FILE)
     heads = {name: tensor for name, tensor in model.state_dict().items() if name.split(".")[0] in _HEADS}
     save_file({name: tensor.detach().float().contiguous() for name, tensor in heads.items()}, folder / HEADS_FILE)
-    for name in (ADAPTER_FILE, HEADS_FILE):
+    save_file({_SURPRISALS: torch.from_numpy(surprisals).half()}, folder / SURPRISALS_FILE)
+    for name in (ADAPTER_FILE, HEADS_FILE, SURPRISALS_FILE):
         (folder / name).chmod(0o644)  # safetensors writes for the owner alone
     _write_adapter_config(folder, config, manifest.base.name)
     complete = replace(manifest, files={name: sha256_of(folder / name) for name in WEIGHT_FILES})

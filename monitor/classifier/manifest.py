@@ -13,13 +13,14 @@ from monitor.classifier.text import NORMALISATION
 from monitor.errors import ModelError
 from monitor.types import SENTIMENTS
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 POOLING: Final = "mean"
 MANIFEST_FILE: Final = "manifest.json"
 ADAPTER_FILE: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE: Final = "adapter_config.json"
 HEADS_FILE: Final = "heads.safetensors"
-WEIGHT_FILES: Final = (ADAPTER_CONFIG_FILE, ADAPTER_FILE, HEADS_FILE)
+SURPRISALS_FILE: Final = "surprisals.safetensors"
+WEIGHT_FILES: Final = (ADAPTER_CONFIG_FILE, ADAPTER_FILE, HEADS_FILE, SURPRISALS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,8 @@ class TrainingFile:
 class Manifest:
     """Where a checkpoint comes from and how its numbers are to be read.
 
-    `topics` and `sentiments` stand in the order of the heads' logits. A text whose energy lies above `out_of_domain_above`
-    resembles nothing that was trained on.
+    `topics` and `sentiments` stand in the order of the heads' logits. A text whose unfamiliarity lies above `out_of_domain_above`
+    (nats) resembles nothing that was trained on.
     `normalisation` numbers the rules that texts were normalised by, `files` maps the checkpoint's other files to their SHA-256,
     `counts` and `metrics` map a set to its figures, `libraries` maps a library to its version.
     """

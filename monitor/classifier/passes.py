@@ -7,16 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from monitor.classifier.answers import Array
 from monitor.classifier.packing import Packed, pack
 from monitor.classifier.protocol import Prepared
 from monitor.errors import DeviceLost, ModelError
-
-Array = NDArray[np.float64]
 
 Forward = Callable[[Packed], Sequence[Tensor]]
 """Packed rows on the device to tensors (rows or targets, logits) on the device, in packed order."""

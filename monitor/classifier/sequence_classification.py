@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monitor.classifier.answers import Array, finite, probabilities
 from monitor.classifier.packed_encoder import first_position, taken_apart
 from monitor.classifier.packing import Packed, pack
-from monitor.classifier.passes import PRECISIONS, Array, Passes, Precision, resolve_device, resolve_precision
+from monitor.classifier.passes import PRECISIONS, Passes, Precision, resolve_device, resolve_precision
 from monitor.classifier.protocol import Effort, Engine, Prepared
 from monitor.classifier.published import Published
 from monitor.classifier.tokens import prepare
-from monitor.classifier.two_head import encoder_on, finite, probabilities
+from monitor.classifier.two_head import encoder_on
 from monitor.errors import ModelError
 from monitor.types import Passage
 

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 from torch import Tensor
 
+from monitor.classifier.answers import Array, finite, opinions_of, probabilities
 from monitor.classifier.checkpoint import Checkpoint
+from monitor.classifier.familiarity import unfamiliarity
 from monitor.classifier.fused_encoder import FusedEncoder, can_fuse
-from monitor.classifier.manifest import Calibration
 from monitor.classifier.packed_encoder import encode, taken_apart
 from monitor.classifier.packing import Packed
-from monitor.classifier.passes import PRECISIONS, Answered, Array, Passes, Precision, resolve_device, resolve_precision
+from monitor.classifier.passes import PRECISIONS, Answered, Passes, Precision, resolve_device, resolve_precision
 from monitor.classifier.protocol import Effort, Engine, Prepared
 from monitor.classifier.tokens import prepare
-from monitor.types import SENTIMENTS, Opinion, Passage, Prediction
+from monitor.types import Opinion, Passage, Prediction
 
 log = structlog.get_logger(__name__)
 
@@ -108,12 +108,13 @@ class TwoHeadClassifier:
         named: dict[int, dict[str, Opinion]] = {}
         for (place, which), opinion in zip(packed.target_order, opinions, strict=True):
             named.setdefault(place, {})[rows[place].targets[which].entity] = opinion
-        predictions = dict(zip(packed.order, self._answers(topic, sentiment), strict=True))
+        foreign = unfamiliarity([rows[place].token_ids for place in packed.order], self._checkpoint.surprisals)
+        predictions = dict(zip(packed.order, self._answers(topic, sentiment, foreign), strict=True))
         return [
             replace(predictions[place], toward=named[place]) if place in named else predictions[place] for place in range(len(rows))
         ]
 
-    def _answers(self, topic: Array, sentiment: Array) -> Iterator[Prediction]:
+    def _answers(self, topic: Array, sentiment: Array, foreign: Array) -> Iterator[Prediction]:
         manifest = self._checkpoint.manifest
         defined = finite(topic)
         self.undefined += int(np.count_nonzero(~np.logical_and(defined, finite(sentiment), dtype=np.bool_)))
@@ -121,15 +122,15 @@ class TwoHeadClassifier:
         certain: list[bool] = np.logical_and(
             defined, topics.max(axis=1) >= manifest.calibration.topic.uncertain_below, dtype=np.bool_
         ).tolist()
-        foreign: list[bool] = (energy(topic) > manifest.out_of_domain_above).tolist()
         opinions = opinions_of(sentiment, manifest.calibration.sentiment)
-        for row, sure, unknown, opinion in zip(topics.tolist(), certain, foreign, opinions, strict=True):
+        for row, sure, unlike, opinion in zip(topics.tolist(), certain, foreign.tolist(), opinions, strict=True):
             yield Prediction(
                 topic=manifest.topics[row.index(max(row))],
                 topic_probabilities=tuple(row),
                 topic_uncertain=not sure,
                 document=opinion,
-                out_of_domain=unknown,
+                unfamiliarity=unlike,
+                out_of_domain=unlike > manifest.out_of_domain_above,
             )
 
 
@@ -147,42 +148,3 @@ def encoder_on(
         log.warning("encoder.padded", architecture=type(encoder).__name__)
     own = encoder if (device, precision) == ("cpu", "fp32") else copy.deepcopy(encoder).to(device, PRECISIONS[precision])
     return partial(encode, own), "padded" if taken_apart(encoder) is None else "packed"
-
-
-def finite(logits: Array) -> NDArray[np.bool_]:
-    """Which rows hold nothing but numbers."""
-    return np.asarray(np.isfinite(logits).all(axis=1), dtype=np.bool_)
-
-
-def probabilities(logits: Array, temperature: float) -> Array:
-    """Softmax of `logits / temperature` per row; equal probabilities in a row that holds a number that is not finite."""
-    defined = finite(logits)
-    scaled = np.where(defined[:, None], logits, 0.0) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Array = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def energy(logits: Array) -> Array:
-    """The free energy -log(sum(exp(logits))) per row: high for a text unlike any trained on (Liu et al., arXiv:2010.03759).
-
-    A row that holds a number that is not finite is unlike any: its energy is infinite.
-    """
-    defined = finite(logits)
-    numbers = np.where(defined[:, None], logits, 0.0)
-    largest = numbers.max(axis=1, initial=-np.inf)
-    result: Array = np.where(defined, -(largest + np.log(np.exp(numbers - largest[:, None]).sum(axis=1))), np.inf)
-    return result
-
-
-def opinions_of(logits: Array, calibration: Calibration) -> list[Opinion]:
-    """One opinion per row of sentiment logits in the order of `SENTIMENTS`; "neutral" and uncertain where there is no number."""
-    defined = finite(logits)
-    given = probabilities(logits, calibration.temperature)
-    certain: list[bool] = np.logical_and(
-        defined, given.max(axis=1, initial=0.0) >= calibration.uncertain_below, dtype=np.bool_
-    ).tolist()
-    return [
-        Opinion(SENTIMENTS[row.index(max(row))] if known else "neutral", (row[0], row[1], row[2]), uncertain=not sure)
-        for row, known, sure in zip(given.tolist(), defined.tolist(), certain, strict=True)
-    ]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.classifier.answers import probabilities
 from pipelines.calibrate import (
     calibration_error,
     fit_temperature,
     fit_uncertain_below,
     negative_log_likelihood,
-    probabilities,
 )
 
 

@@ -21,7 +21,7 @@ from pipelines.cli import app
 from pipelines.compress import compress, fit, lost, products_of, prune
 from pipelines.corpus import Corpus, Example, Toward, save_corpus
 from pipelines.evaluate import SliceFigures, ask
-from tests.monitor.classifier.tiny import TOPICS, tiny_manifest, tiny_model, write_base, write_tiny_checkpoint
+from tests.monitor.classifier.tiny import TOPICS, tiny_manifest, tiny_model, tiny_surprisals, write_base, write_tiny_checkpoint
 
 TEXTS = [f"{first} {second} {third}" for first in ("halden", "bank", "queue") for second in ("rises", "falls")
          for third in ("of savings", "to a gain", "in 12 b")]  # fmt: skip
@@ -154,7 +154,7 @@ def test_the_order_of_sentiments_that_a_checkpoint_was_trained_in_survives(check
 def test_what_costs_too_much_is_told_and_not_written(base, tmp_path):
     """The labels are what the model says itself, so that whatever pruning changes is lost."""
     checkpoint = tmp_path / "undecided"
-    write_checkpoint(checkpoint, tiny_model(base, seed=6), tiny_manifest(base))
+    write_checkpoint(checkpoint, tiny_model(base, seed=6), tiny_surprisals(base), tiny_manifest(base))
     said = ask(load_classifier(ModelSettings(checkpoint=checkpoint, base=base, device="cpu")), EXAMPLES)
     own = tuple(
         replace(

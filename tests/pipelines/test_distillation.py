@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.classifier.answers import probabilities
 from monitor.classifier.packing import pack
 from monitor.classifier.tokens import load_tokenizer
 from monitor.errors import PipelineError
 from pipelines.augmentation import augment
-from pipelines.calibrate import probabilities
 from pipelines.corpus import Example, Toward
 from pipelines.distillation import Judgement, Teaching, ask, ensemble, load_teachers, mean
 from pipelines.learner import build_model

@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 from monitor.classifier.checkpoint import load_checkpoint
 from monitor.classifier.null import NullClassifier
-from monitor.classifier.packing import pack
-from monitor.classifier.two_head import TwoHeadClassifier, energy
 from monitor.errors import PipelineError
 from pipelines.cli import app
 from pipelines.corpus import Corpus, Example, Toward, save_corpus
@@ -23,7 +21,6 @@ from pipelines.evaluate import (
     ask,
     confusion_of,
     differences,
-    energy_of,
     evaluate,
     figures,
     interval,
@@ -264,14 +261,6 @@ def corpus(tmp_path_factory):
     held = tuple(replace(one, topic=None if one.topic is None else TOPICS[len(one.text) % 3]) for one in (*NEWS, *PRESS))
     save_corpus(Corpus(NEWS, {"news": held}, TOPICS, (), 1), folder)
     return folder
-
-
-def test_novelty_is_the_energy_of_each_text_in_order(checkpoint, base):
-    loaded = load_checkpoint(checkpoint, base)
-    prepared = [read.prepared for read in ask(TwoHeadClassifier(loaded, "cpu"), NEWS)]
-    alone = [float(energy(loaded.model(pack([one])).topic.double().numpy())[0]) for one in prepared]
-
-    assert energy_of(loaded)(prepared) == pytest.approx(alone, abs=1e-5)
 
 
 def test_the_command_writes_a_report_and_keeps_the_gate(checkpoint, base, corpus, tmp_path):

@@ -21,7 +21,7 @@ from pipelines.learner import (
 )
 from pipelines.recipe import Recipe
 from pipelines.training import Labels, masked_loss
-from tests.monitor.classifier.tiny import tiny_manifest, write_base, write_sequence_classifier
+from tests.monitor.classifier.tiny import tiny_manifest, tiny_surprisals, write_base, write_sequence_classifier
 
 ROWS = [Prepared((2, 30, 31, 32, 3), (Target("0", (1, 2)),)), Prepared((2, 25, 3)), Prepared((2, 28, 33, 3), (Target("0", (2,)),))]
 MERGED = ("full", "lora", "dora", "adalora", "ia3")
@@ -78,7 +78,7 @@ def test_a_checkpoint_answers_as_the_model_that_was_trained(base, method, tmp_pa
     # At full rank nothing is lost; what a lower rank loses is tested below.
     shipped = shippable(model, base, Recipe(method=method, rank=32 if method == "full" else 4)).eval()
     torch.testing.assert_close(answers(shipped), answers(model), atol=2e-5, rtol=1e-4)
-    write_checkpoint(tmp_path / "checkpoint", shipped, tiny_manifest(base))
+    write_checkpoint(tmp_path / "checkpoint", shipped, tiny_surprisals(base), tiny_manifest(base))
     loaded = load_checkpoint(tmp_path / "checkpoint", base).model
     round_as_stored(shipped)
     torch.testing.assert_close(answers(loaded), answers(shipped), atol=2e-5, rtol=1e-4)
@@ -118,7 +118,7 @@ def test_a_prefix_is_read_and_cannot_be_shipped(base, tmp_path):
     torch.testing.assert_close(alone, answers_of(model, ROWS), atol=1e-5, rtol=1e-4)
     assert (answers(model) - answers(stirred(build(base, "prefix"), size=0.1))).abs().max() > 0.01
     with pytest.raises(ModelError, match="adds tokens to every text"):
-        write_checkpoint(tmp_path, model, tiny_manifest(base))
+        write_checkpoint(tmp_path, model, tiny_surprisals(base), tiny_manifest(base))
 
 
 def answers_of(model, rows):
@@ -144,7 +144,8 @@ def test_adalora_ends_with_the_ranks_of_the_recipe_and_a_checkpoint_keeps_them(b
     model.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_checkpoint(tmp_path, shippable(model, base, Recipe(method="adalora", rank=4)), tiny_manifest(base))
+        shipped = shippable(model, base, Recipe(method="adalora", rank=4))
+        write_checkpoint(tmp_path, shipped, tiny_surprisals(base), tiny_manifest(base))
         loaded = load_checkpoint(tmp_path, base).model
     round_as_stored(model)
     torch.testing.assert_close(answers(loaded), answers(model), atol=2e-5, rtol=1e-4)

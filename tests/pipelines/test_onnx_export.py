@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
+from monitor.classifier.answers import probabilities
 from monitor.classifier.checkpoint import load_checkpoint
-from monitor.classifier.two_head import TwoHeadClassifier, probabilities
+from monitor.classifier.two_head import TwoHeadClassifier
 from monitor.errors import PipelineError
 from monitor.types import Mention, Passage
 from pipelines.cli import app

@@ -16,6 +16,7 @@ from monitor.classifier.load import checkpoint_folder, load_classifier
 from monitor.classifier.manifest import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
+    FORMAT_VERSION,
     HEADS_FILE,
     MANIFEST_FILE,
     WEIGHT_FILES,
@@ -36,6 +37,7 @@ from tests.monitor.classifier.tiny import (
     seal,
     tiny_manifest,
     tiny_model,
+    tiny_surprisals,
     write_base,
 )
 
@@ -93,7 +95,7 @@ def adapted(base, config):
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_an_adapter_of_any_kind_that_changes_weights_is_merged(base, tmp_path, kind):
     model = adapted(base, ADAPTERS[kind])
-    write_checkpoint(tmp_path, model, tiny_manifest(base))
+    write_checkpoint(tmp_path, model, tiny_surprisals(base), tiny_manifest(base))
     loaded = load_checkpoint(tmp_path, base).model
     round_as_stored(model)
     assert same(model, loaded)
@@ -104,7 +106,7 @@ def test_an_adapter_of_any_kind_that_changes_weights_is_merged(base, tmp_path, k
 
 
 def test_what_adalora_prunes_to_nothing_is_nothing(base, tmp_path):
-    write_checkpoint(tmp_path, adapted(base, ADAPTERS["AdaLoRA"]), tiny_manifest(base))
+    write_checkpoint(tmp_path, adapted(base, ADAPTERS["AdaLoRA"]), tiny_surprisals(base), tiny_manifest(base))
     ranks = [len(tensor) for name, tensor in read_tensors(tmp_path / ADAPTER_FILE).items() if name.endswith("lora_A")]
     assert 0 in ranks
     assert sum(ranks) < 3 * len(ranks)
@@ -115,7 +117,7 @@ def test_an_adapter_that_adds_tokens_is_neither_written_nor_loaded(base, checkpo
     model = TwoHeadModel(attach(load_encoder(base), config), len(TOPICS))
     told = "an adapter of kind PREFIX_TUNING adds tokens .* cannot be merged .* train one that changes weights"
     with pytest.raises(ModelError, match=told):
-        write_checkpoint(tmp_path / "written", model, tiny_manifest(base))
+        write_checkpoint(tmp_path / "written", model, tiny_surprisals(base), tiny_manifest(base))
     assert not (tmp_path / "written").exists()
     folder = copy_of(checkpoint, tmp_path / "copied")
     config.save_pretrained(str(folder))
@@ -127,7 +129,7 @@ def test_an_adapter_that_adds_tokens_is_neither_written_nor_loaded(base, checkpo
 def test_an_adapter_is_written_in_one_order_on_every_run(base, tmp_path):
     for name in ("one", "other"):
         config = IA3Config(target_modules={"value", "output.dense", "key"}, feedforward_modules={"output.dense"})
-        write_checkpoint(tmp_path / name, adapted(base, config), tiny_manifest(base))
+        write_checkpoint(tmp_path / name, adapted(base, config), tiny_surprisals(base), tiny_manifest(base))
     written = [(tmp_path / name / ADAPTER_CONFIG_FILE).read_bytes() for name in ("one", "other")]
     assert written[0] == written[1]
     assert json.loads(written[0])["target_modules"] == ["key", "output.dense", "value"]
@@ -146,7 +148,7 @@ def test_sentiments_are_found_by_name_in_whatever_order_they_were_trained(base, 
     with torch.no_grad():
         for tensor in (model.sentiment_head.weight, model.sentiment_head.bias):
             tensor.copy_(tensor[list(order)].clone())
-    write_checkpoint(tmp_path / "other", model, tiny_manifest(base, sentiments=labels))
+    write_checkpoint(tmp_path / "other", model, tiny_surprisals(base), tiny_manifest(base, sentiments=labels))
     assert same(load_checkpoint(tmp_path / "other", base).model, load_checkpoint(checkpoint, base).model)
 
 
@@ -208,6 +210,7 @@ def widened(name):
 
 
 LAYER = "base_model.model.encoder.layer.0.output.dense.lora_A.weight"
+NO_UTF_8 = b'{"format_version": %d, "created": "\xff"}' % FORMAT_VERSION
 BROKEN = {
     "no manifest": (
         lambda folder: (folder / MANIFEST_FILE).unlink(),
@@ -218,12 +221,15 @@ BROKEN = {
         r"manifest\.json cannot be read: Is a directory",
     ),
     "manifest is no JSON": (written(MANIFEST_FILE, b"{"), r"manifest\.json is no manifest of a checkpoint: .*again"),
-    "manifest is no UTF-8": (written(MANIFEST_FILE, b'{"format_version": 2, "created": "\xff"}'), "is no manifest of a checkpoint"),
+    "manifest is no UTF-8": (
+        written(MANIFEST_FILE, b'{"format_version": %d, "created": "\xff"}' % FORMAT_VERSION),
+        "is no manifest of a checkpoint",
+    ),
     "manifest is a list": (written(MANIFEST_FILE, b"[]"), "is no manifest of a checkpoint"),
     "manifest is empty": (written(MANIFEST_FILE, b""), "is no manifest of a checkpoint"),
     "newer format": (
-        edited(lambda content: content.update(format_version=3)),
-        "has format 3, .* reads format 2: update Bellwether",
+        edited(lambda content: content.update(format_version=FORMAT_VERSION + 1)),
+        f"has format {FORMAT_VERSION + 1}, .* reads format {FORMAT_VERSION}: update Bellwether",
     ),
     "newer format, otherwise unknown": (written(MANIFEST_FILE, b'{"format_version": 7}'), "has format 7, .*: update Bellwether"),
     "older format": (edited(lambda content: content.update(format_version=1)), "has format 1, .*: train the checkpoint again"),
@@ -387,7 +393,7 @@ def test_a_base_folder_that_lacks_files_is_refused_without_looking_elsewhere(tmp
 
 def test_the_manifest_keeps_what_it_was_given(base, tmp_path):
     given = tiny_manifest(base)
-    complete = write_checkpoint(tmp_path, tiny_model(base), given)
+    complete = write_checkpoint(tmp_path, tiny_model(base), tiny_surprisals(base), given)
     assert read_manifest(tmp_path) == complete
     assert replace(complete, files={}) == given
     assert complete.max_tokens == MAX_TOKENS

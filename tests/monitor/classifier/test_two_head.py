@@ -5,23 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import structlog
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DistilBertConfig, DistilBertModel
 
 from monitor.classifier.checkpoint import Checkpoint, load_checkpoint
-from monitor.classifier.load import load_classifier
 from monitor.classifier.manifest import Calibration, Questions
 from monitor.classifier.model import Logits, TwoHeadModel, load_encoder
-from monitor.classifier.null import NullClassifier
-from monitor.classifier.protocol import Accountable, Classifier, Effort, Engine, Prepared, Target
-from monitor.classifier.two_head import TwoHeadClassifier, energy, opinions_of, probabilities
-from monitor.config import ModelSettings
-from monitor.errors import ModelError
+from monitor.classifier.protocol import Prepared, Target
+from monitor.classifier.two_head import TwoHeadClassifier
 from monitor.types import Mention, Passage
-from tests.monitor.classifier.tiny import TOPICS, WORDS, tiny_manifest
+from tests.monitor.classifier.tiny import TOPICS, WORDS, tiny_manifest, tiny_surprisals
 
 TOLERANCE = 1e-4
 
@@ -109,7 +103,7 @@ def scripted(base):
     def build(logits, **changes):
         model = Scripted(load_encoder(base), len(TOPICS))
         model.logits = logits
-        return TwoHeadClassifier(Checkpoint(tiny_manifest(base, **changes), model, None, "scripted"), "cpu")
+        return TwoHeadClassifier(Checkpoint(tiny_manifest(base, **changes), model, None, tiny_surprisals(base), "scripted"), "cpu")
 
     return build
 
@@ -164,7 +158,6 @@ def test_a_text_without_numbers_is_uncertain_counted_and_costs_only_itself(scrip
     if head == 0:
         assert lost.topic_probabilities == equal
         assert lost.topic_uncertain
-        assert lost.out_of_domain
     else:
         for opinion in (lost.document, lost.toward["halden"]):
             assert (opinion.probabilities, opinion.tone, opinion.sentiment, opinion.score) == (equal, "uncertain", "neutral", 0)
@@ -198,106 +191,3 @@ def test_huge_logits_are_still_probabilities(scripted):
     (answer,) = scripted({5: ((3e38, 0.0, 0.0), (-3e38, -3e38, -3e38))}).classify([text(5)])
     assert answer.topic_probabilities == (1.0, 0.0, 0.0)
     assert answer.document.probabilities == pytest.approx((1 / 3,) * 3)
-
-
-@pytest.mark.parametrize(("above", "foreign"), [(-0.1, True), (0.1, False)])
-def test_a_text_is_out_of_domain_where_its_energy_is_above_the_limit(scripted, above, foreign):
-    logits = {5: ((math.log(0.5), math.log(0.25), math.log(0.25)), (0.0, 0.0, 0.0))}  # energy -log(1)
-    (answer,) = scripted(logits, out_of_domain_above=above).classify([text(5)])
-    assert answer.out_of_domain is foreign
-
-
-def test_energy_is_high_where_all_logits_are_low():
-    low, high, none = energy(np.array([[9.0, 0.0], [-9.0, -9.0], [math.inf, 0.0]]))
-    assert low == pytest.approx(-math.log(math.exp(9) + 1))
-    assert high == pytest.approx(9 - math.log(2))
-    assert none == math.inf
-
-
-def test_rows_that_are_not_defined_do_not_touch_the_others():
-    rows = probabilities(np.array([[math.nan, 0.0], [math.log(3), 0.0]]), 1.0)
-    assert rows.tolist() == [[0.5, 0.5], pytest.approx([0.75, 0.25])]
-
-
-def test_no_rows_no_opinions():
-    assert opinions_of(np.zeros((0, 3)), Calibration(1.0, 0.5)) == []
-
-
-# --- how it computes ----------------------------------------------------------------------------
-
-
-def test_it_tells_what_its_passes_came_to_once(loaded):
-    classifier = TwoHeadClassifier(loaded, "cpu", pass_tokens=10)
-    assert isinstance(classifier, Accountable)
-    classifier.classify([text(5), text(6), text(7)])
-    classifier.classify([text(8)])
-    assert classifier.effort() == Effort(pass_tokens=(8, 4, 4))
-    assert classifier.effort() == Effort()
-    assert classifier.engine == Engine("cpu", "fp32", "packed")
-
-
-def test_another_architecture_is_padded_and_says_so(loaded):
-    torch.manual_seed(2)
-    shape = {"vocab_size": 60, "dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 40}
-    model = TwoHeadModel(DistilBertModel(DistilBertConfig(**shape)), len(TOPICS)).eval().requires_grad_(False)
-    with structlog.testing.capture_logs() as logs:
-        classifier = TwoHeadClassifier(replace(loaded, model=model), "cpu")
-    assert logs == [{"event": "encoder.padded", "architecture": "DistilBertModel", "log_level": "warning"}]
-    assert classifier.engine.encoder == "padded"
-    rows = [Prepared((2, 30, 31, 3), (Target("halden", (1,)),)), Prepared((2, 28, 3)), Prepared((2, 25, 26, 27, 28, 29, 3))]
-    together = classifier.classify(rows)
-    assert classifier.effort() == Effort(pass_tokens=(14,), padding_tokens=7)
-    assert all(same(answer, classifier.classify([row])[0]) for answer, row in zip(together, rows, strict=True))
-
-
-def test_precision_is_chosen_named_in_the_version_and_leaves_the_checkpoint_as_it_is(loaded, classifier):
-    half = TwoHeadClassifier(loaded, "cpu", precision="bf16")
-    assert half.engine.precision == "bf16"
-    assert half.version == f"{classifier.version}-bf16"
-    rows = half.prepare([passage(["bank", "profit", "rises"]), passage(["halden", "falls"])])
-    for near, exact in zip(half.classify(rows), classifier.classify(rows), strict=True):
-        assert near.topic_probabilities == pytest.approx(exact.topic_probabilities, abs=0.05)
-        assert near.topic_probabilities != exact.topic_probabilities
-    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
-
-
-def test_a_checkpoint_is_loaded_from_the_configuration(checkpoint, base, classifier):
-    threads = torch.get_num_threads()
-    try:
-        built = load_classifier(ModelSettings(checkpoint=checkpoint, base=base, device="cpu", threads=1))
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(threads)
-    assert isinstance(built, TwoHeadClassifier)
-    assert (built.version, built.topics, built.device) == (classifier.version, TOPICS, "cpu")
-
-
-def test_the_precision_of_the_configuration_is_used(checkpoint, base):
-    built = load_classifier(ModelSettings(checkpoint=checkpoint, base=base, device="cpu", precision="bf16"))
-    assert isinstance(built, TwoHeadClassifier)
-    assert built.engine.precision == "bf16"
-
-
-def test_threads_are_left_alone_unless_they_are_set(checkpoint, base):
-    threads = torch.get_num_threads()
-    load_classifier(ModelSettings(checkpoint=checkpoint, base=base, device="cpu"))
-    assert torch.get_num_threads() == threads
-
-
-def test_a_missing_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match="is no checkpoint"):
-        load_classifier(ModelSettings(checkpoint=tmp_path))
-
-
-def test_null_answers_neutral_and_weighs_by_length(checkpoint):
-    null: Classifier = load_classifier(ModelSettings(checkpoint=checkpoint, disabled=True))
-    assert isinstance(null, NullClassifier)
-    assert not isinstance(null, Accountable)
-    assert (null.version, null.topics, null.device) == ("null", TOPICS, "none")
-    prepared = null.prepare([Passage(words) for words in ("", "four", "five.", "x" * 512, "x" * 513)])
-    assert [(one.tokens, one.truncated) for one in prepared] == [(1, False), (1, False), (2, False), (128, False), (128, True)]
-    answers = null.classify(prepared)
-    assert len(answers) == 5
-    assert {(answer.document.tone, answer.topic, answer.topic_probabilities, answer.document.score) for answer in answers} == {
-        ("neutral", "earnings", (1.0, 0.0, 0.0), 0.0)
-    }

@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from monitor.classifier.base_encoder import describe_base, sha256_of
 from monitor.classifier.checkpoint import write_checkpoint
+from monitor.classifier.familiarity import Surprisals, learn_surprisals
 from monitor.classifier.manifest import (
     ADAPTER_FILE,
     FORMAT_VERSION,
     HEADS_FILE,
     MANIFEST_FILE,
+    SURPRISALS_FILE,
     WEIGHT_FILES,
     Calibration,
     Manifest,
@@ -23,6 +25,7 @@ from monitor.classifier.manifest import (
 )
 from monitor.classifier.model import TwoHeadModel, add_adapter, load_encoder
 from monitor.classifier.text import NORMALISATION
+from monitor.classifier.tokens import load_tokenizer
 
 TOPICS = ("earnings", "credit", "weather")
 WORDS = (
@@ -92,7 +95,7 @@ def tiny_manifest(base: Path, **changes: Any) -> Manifest:
         "topics": TOPICS,
         "sentiments": ("negative", "neutral", "positive"),
         "calibration": Questions(Calibration(1.5, 0.4), Calibration(0.8, 0.5), Calibration(0.9, 0.45)),
-        "out_of_domain_above": 0.0,
+        "out_of_domain_above": 9.0,
         "files": {},
         "data": (),
         "counts": {},
@@ -115,8 +118,14 @@ def tiny_model(base: Path, seed: int = 0) -> TwoHeadModel:
     return model.eval()
 
 
+def tiny_surprisals(base: Path) -> Surprisals:
+    """Of a training where every token stood once."""
+    size = load_tokenizer(base).get_vocab_size()
+    return learn_surprisals([range(size)], size)
+
+
 def write_tiny_checkpoint(folder: Path, base: Path) -> Path:
-    write_checkpoint(folder, tiny_model(base), tiny_manifest(base))
+    write_checkpoint(folder, tiny_model(base), tiny_surprisals(base), tiny_manifest(base))
     return folder
 
 
@@ -137,7 +146,7 @@ def seal(folder: Path) -> None:
 
 
 def edit_tensors(folder: Path, file: str, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    assert file in {ADAPTER_FILE, HEADS_FILE}
+    assert file in {ADAPTER_FILE, HEADS_FILE, SURPRISALS_FILE}
     tensors = load_file(folder / file)
     change(tensors)
     save_file(tensors, folder / file)

@@ -14,9 +14,13 @@ class Channel(Protocol):
     def retry_for_ms(self) -> int:
         """How long after its creation a delivery is tried again."""
 
+    @property
+    def timeout_ms(self) -> int:
+        """The longest that one attempt takes."""
+
     def send(self, delivery: Delivery, now_ms: int) -> Attempt:
         """Makes one attempt and says how it ended; `now_ms` is the wall clock, which the receiver reads as the time of sending.
 
-        Ends within the receiver's time-out. Every failure of the network or of the receiver is an `Attempt`, never an exception.
+        Ends within `timeout_ms`. Every failure of the network or of the receiver is an `Attempt`, never an exception.
         One thread at a time calls it.
         """

@@ -27,6 +27,8 @@ _LOOK_AGAIN_S: Final = 30.0
 """Another process may have put something into the outbox, and cannot notify us."""
 _BEHIND_S: Final = 2.0
 _STOP_S: Final = 1.0
+_SLACK_MS: Final = 5_000
+"""An attempt that has ended is written down within so long."""
 _MOST_AT_ONCE: Final = 32
 _LIMIT: Final = 64
 
@@ -78,7 +80,8 @@ class Sender:
     """Sends what is due, at least once, in the order of each incident, one message at a time to each receiver.
 
     The thread that calls `run` asks the outbox and writes to it; attempts are made in a pool, so that a receiver that hangs delays
-    nobody else. `observe` hears of every attempt after it was recorded, in that same thread.
+    nobody else. Several processes may send from one outbox: each holds what it sends. `observe` hears of every attempt after it was
+    recorded, in that same thread.
     """
 
     def __init__(
@@ -142,10 +145,14 @@ class Sender:
             channel = self._channels.get(delivery.receiver)
             if channel is None:
                 self._abandon(delivery)
-            elif delivery.receiver not in self._in_flight:
+            elif delivery.receiver not in self._in_flight and self._hold(delivery, channel):
                 future = pool.submit(channel.send, delivery, self._wall_ms())
                 self._in_flight[delivery.receiver] = delivery, future
                 future.add_done_callback(lambda _: self._wake.set())
+
+    def _hold(self, delivery: Delivery, channel: Channel) -> bool:
+        """Keeps other senders away for as long as the attempt may take; whether none of them was faster."""
+        return self._outbox.hold(delivery, self._wall_ms() + channel.timeout_ms + _SLACK_MS)
 
     def _due(self) -> Iterator[Delivery]:
         """What is due. Where one receiver's backlog fills the answer, more is asked for, so that the others have their chance."""

@@ -14,13 +14,22 @@ _ID_BYTES: Final = 16
 
 
 class Outbox(Protocol):
-    """Deliveries at rest. One thread uses it; every method may raise StoreUnavailable, and then has changed nothing."""
+    """Deliveries at rest, for one sender or several.
+
+    Every method may raise StoreUnavailable, and then may have changed what it was to change, or nothing.
+    """
 
     def due(self, now_ms: int, limit: int) -> list[Delivery]:
         """At most `limit` deliveries that are not finished and whose `due_at_ms` has come, the longest due first.
 
         Left out are those of disabled receivers, and those of which an earlier sequence of the same incident and receiver is not
         finished. Finished is what is delivered or abandoned. Asking changes nothing.
+        """
+
+    def hold(self, due: Delivery, until_ms: int) -> bool:
+        """Keeps a delivery that `due` gave from every other sender until `until_ms`; False when another was faster.
+
+        A sender that dies holding it lets go of it at that time, and it is due again.
         """
 
     def record(self, delivery_id: str, attempt: Attempt, status: DeliveryStatus, due_at_ms: int | None, at_ms: int) -> None:

@@ -125,6 +125,11 @@ class WebhookChannel:
         """How long after its creation a delivery is tried again."""
         return self._receiver.retry_for_ms
 
+    @property
+    def timeout_ms(self) -> int:
+        """The longest that one attempt takes."""
+        return round(self._receiver.timeout_s * 1_000)
+
     def send(self, delivery: Delivery, now_ms: int) -> Attempt:
         """Makes one attempt, signed for `now_ms`. Never raises for what network or receiver do."""
         started_s = time.monotonic()

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, inspect, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from monitor.errors import ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from monitor.store.schema import SCHEMA_VERSION, meta, metadata
 
-_WRITE = "bellwether_write"
-_BUSY_TIMEOUT_MS = 30_000
+_WRITE: Final = "bellwether_write"
+_BUSY_TIMEOUT_MS: Final = 30_000
+_STATEMENT_TIMEOUT_MS: Final = 60_000
+_SCHEMA_LOCK: Final = 0x42454C4C57455448
+"""Names the lock under which PostgreSQL's tables are made: instances that start together make them once."""
+
+_POSTGRES_CONNECTION: Final[Mapping[str, str | int]] = {
+    "application_name": "bellwether",
+    "connect_timeout": 10,
+    # A server that vanished without a word is known to be gone within half a minute.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_PASSING_STATES: Final = frozenset({"25006", "25P03"})
+"""What PostgreSQL does not call an operational error and what passes all the same: a standby that is not yet the primary, and a
+transaction that was ended for being idle."""
 
 
 def open_engine(url: str) -> Engine:
     """An engine on `url` with the schema in place: created in an empty database, checked in any other.
 
-    SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives a power cut. Raises ConfigurationError for an URL
-    that cannot be used, SchemaMismatch for a database of another version, StoreUnavailable when nothing answers.
+    SQLite runs in WAL mode with `synchronous=FULL`, so that a commit survives a power cut. PostgreSQL is spoken to through psycopg,
+    with limits on how long a connection, a statement and a silent network may take; what the URL says about these wins. Raises
+    ConfigurationError for an URL that cannot be used, SchemaMismatch for a database of another version, StoreUnavailable when
+    nothing answers.
     """
     try:
         parsed = make_url(url)
-        engine = create_engine(parsed)
+        engine = _postgres_engine(parsed) if parsed.get_backend_name() == "postgresql" else create_engine(parsed)
     except (ArgumentError, ModuleNotFoundError) as error:
         raise ConfigurationError("store.url", [f"is no database URL that can be used: {type(error).__name__}"]) from error
     if engine.dialect.name == "sqlite":
         _make_durable(engine)
+    elif engine.dialect.name != "postgresql":
+        raise ConfigurationError("store.url", [f"names a database of kind {engine.dialect.name}: take SQLite or PostgreSQL"])
     with translated_errors():
         _check_schema(engine)
     return engine
@@ -55,9 +75,31 @@ def _make_durable(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _postgres_engine(url: URL) -> Engine:
+    """An engine whose connections are looked at before they are used, so that a restart of the server costs one attempt."""
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    defaults = {name: value for name, value in _POSTGRES_CONNECTION.items() if name not in url.query}
+    engine = create_engine(url, connect_args=defaults, pool_pre_ping=True)
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        # Said in each transaction and not once per connection: a pooler between us and the server may lend us another one.
+        reads = not connection.get_execution_options().get(_WRITE, False)
+        mode = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; " if reads else ""
+        connection.exec_driver_sql(
+            f"{mode}SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}; SET LOCAL lock_timeout = {_BUSY_TIMEOUT_MS}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {_STATEMENT_TIMEOUT_MS}"
+        )
+
+    return engine
+
+
 def _check_schema(engine: Engine) -> None:
     """Creates the tables in an empty database; refuses one that another version wrote."""
     with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
         if not inspect(connection).get_table_names():
             metadata.create_all(connection)
             connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
@@ -83,12 +125,23 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        message = f"the database failed: {type(error.orig).__name__}: {error.orig}"
-        if error.connection_invalidated or type(error).__name__ in {"OperationalError", "InterfaceError"}:
+        message = f"the database failed: {type(error.orig).__name__}: {_first_line(error.orig)}"
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError) or _passes(error):
             raise StoreUnavailable(message) from error
         raise StoreError(message) from error
+    except PoolTimeoutError as error:
+        raise StoreUnavailable("the database failed: all connections are in use") from error
     except SQLAlchemyError as error:
         raise StoreError(f"the database failed: {type(error).__name__}") from error
+
+
+def _first_line(error: BaseException | None) -> str:
+    """What a database says about itself. PostgreSQL repeats values of the row in the lines below, which may hold news text."""
+    return str(error).split("\n", 1)[0]
+
+
+def _passes(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in _PASSING_STATES
 
 
 @contextmanager
@@ -103,8 +156,3 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads, on one consistent state of the database."""
     with translated_errors(), engine.begin() as connection:
         yield connection
-
-
-def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """An INSERT that knows ON CONFLICT, in the connection's dialect; both dialects spell it alike."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

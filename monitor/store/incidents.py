@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from alerts.types import AlertState, Delivery, DeliveryStatus, Evaluation, Incident, Phase, ResolveReason, Severity
-from monitor.store.engine import reading, upsert, writing
+from monitor.store.engine import reading, writing
+from monitor.store.rows import insert_rows, upsert
 from monitor.store.schema import alert_state, delivery, incident, incident_change, judgement
 from monitor.types import Count, Reading, Series, SeriesKind
 
@@ -43,8 +44,7 @@ class Incidents:
             for evaluation in evaluations:
                 _save_states(connection, evaluation.states)
                 _save_changes(connection, evaluation)
-            if deliveries:
-                connection.execute(insert(delivery), [_delivery_row(item) for item in deliveries])
+            insert_rows(connection, delivery, [_delivery_row(item) for item in deliveries])
             statement = upsert(connection, judgement).values(id=_ONLY_ROW, evaluated_until_ms=evaluated_until_ms)
             connection.execute(
                 statement.on_conflict_do_update(

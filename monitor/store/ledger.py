@@ -11,7 +11,8 @@ from sqlalchemy.sql.functions import count
 
 from monitor.errors import Fenced
 from monitor.sources.protocol import Interruption
-from monitor.store.engine import reading, upsert, writing
+from monitor.store.engine import reading, writing
+from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows, upsert
 from monitor.store.schema import (
     NO_POSITION,
     bucket,
@@ -138,8 +139,7 @@ class Ledger:
             _add_buckets(connection, saving.buckets)
             _save_stories(connection, saving.placement.stories)
             _save_documents(connection, saving.placement.placed, saving.model)
-            if saving.rejected:
-                connection.execute(insert(dead_letter), [_dead_letter_row(rejected) for rejected in saving.rejected])
+            insert_rows(connection, dead_letter, [_dead_letter_row(rejected) for rejected in saving.rejected])
 
     def stories(self, ids: Collection[int]) -> Mapping[int, Story]:
         """The stories of these ids, as far as they exist."""
@@ -240,13 +240,7 @@ def _advance(connection: Connection, advance: Advance) -> None:
 
 
 def _add_buckets(connection: Connection, buckets: Iterable[Bucket]) -> None:
-    rows = [_bucket_row(item) for item in buckets]
-    if not rows:
-        return
-    statement = upsert(connection, bucket)
-    added = {name: bucket.c[name] + statement.excluded[name] for name in _COUNT_COLUMNS}
-    keys = [column.name for column in bucket.primary_key]
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=added), rows)
+    insert_or_add(connection, bucket, [_bucket_row(item) for item in buckets], _COUNT_COLUMNS)
 
 
 def _bucket_row(item: Bucket) -> dict[str, object]:
@@ -285,11 +279,7 @@ def _save_stories(connection: Connection, stories: Iterable[Story]) -> None:
         }
         for item in stories
     ]
-    if not rows:
-        return
-    statement = upsert(connection, story)
-    changed = {name: statement.excluded[name] for name in ("last_received_ms", "documents", "series")}
-    connection.execute(statement.on_conflict_do_update(index_elements=["story_id"], set_=changed), rows)
+    insert_or_replace(connection, story, rows, ("last_received_ms", "documents", "series"))
 
 
 def _story(row: Row[tuple[object, ...]]) -> Story:
@@ -307,10 +297,7 @@ def _story(row: Row[tuple[object, ...]]) -> Story:
 
 def _save_documents(connection: Connection, placed: Iterable[Placed], model: str) -> None:
     fresh = [item for item in placed if item.standing is not Standing.DUPLICATE]
-    if not fresh:
-        return
-    statement = upsert(connection, document).on_conflict_do_nothing(index_elements=["document_key"])
-    connection.execute(statement, [_document_row(item, model) for item in fresh])
+    insert_new_rows(connection, document, [_document_row(item, model) for item in fresh])
     mentions = [
         {
             "entity": entity,
@@ -323,8 +310,7 @@ def _save_documents(connection: Connection, placed: Iterable[Placed], model: str
         if item.standing is not Standing.STALE
         for entity in item.scored.document.entities
     ]
-    if mentions:
-        connection.execute(upsert(connection, mention).on_conflict_do_nothing(), mentions)
+    insert_new_rows(connection, mention, mentions)
 
 
 def _document_row(item: Placed, model: str) -> dict[str, object]:

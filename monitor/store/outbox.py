@@ -10,7 +10,8 @@ from sqlalchemy.sql.functions import count
 from sqlalchemy.sql.functions import min as minimum
 
 from alerts.types import Attempt, Delivery, DeliveryStatus
-from monitor.store.engine import reading, upsert, writing
+from monitor.store.engine import reading, writing
+from monitor.store.rows import upsert
 from monitor.store.schema import delivery, receiver_state
 
 _DUE = str(DeliveryStatus.DUE)

@@ -90,6 +90,13 @@ class MemoryOutbox:
         found = [delivery for delivery in self._open() if delivery.due_at_ms <= now_ms]
         return sorted(found, key=lambda delivery: (delivery.due_at_ms, delivery.delivery_id))[:limit]
 
+    def hold(self, due: Delivery, until_ms: int) -> bool:
+        row = self.rows[due.delivery_id]
+        free = self.statuses[due.delivery_id] is DeliveryStatus.DUE and row.due_at_ms == due.due_at_ms
+        if free:
+            self.rows[due.delivery_id] = replace(row, due_at_ms=until_ms)
+        return free
+
     def next_due_at_ms(self) -> int | None:
         return min((delivery.due_at_ms for delivery in self._open()), default=None)
 
@@ -124,6 +131,7 @@ class ScriptedChannel:
 
     answers: list[Attempt] = field(default_factory=lambda: [an_attempt()])
     retry_for_ms: int = 3 * 86_400_000
+    timeout_ms: int = 15_000
     hold: Event | None = None
     sent: list[Delivery] = field(default_factory=list)
     begun: Event = field(default_factory=Event)

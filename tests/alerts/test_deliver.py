@@ -133,6 +133,10 @@ class WatchedOutbox(MemoryOutbox):
             super().record(*details)
             self.changed.notify_all()
 
+    def hold(self, due, until_ms):
+        with self.changed:
+            return super().hold(due, until_ms)
+
     def add(self, deliveries):
         with self.changed:
             super().add(deliveries)
@@ -170,6 +174,15 @@ def test_what_is_due_is_sent_and_recorded():
     assert set(outbox.statuses.values()) == {DELIVERED}
     assert [row.incident_id for row in desk.sent] == ["a", "b"]
     assert sorted(seen) == [("desk", AttemptResult.DELIVERED)] * 2 + [("siem", AttemptResult.DELIVERED)]
+
+
+def test_two_senders_on_one_outbox_send_each_message_once():
+    outbox, channels = WatchedOutbox(), [ScriptedChannel(), ScriptedChannel()]
+    outbox.add([a_delivery(f"incident-{number}") for number in range(30)])
+    with running(outbox, {"desk": channels[0]}), running(outbox, {"desk": channels[1]}):
+        outbox.wait_for(all_finished)
+    sent = [row.incident_id for channel in channels for row in channel.sent]
+    assert sorted(sent) == sorted(f"incident-{number}" for number in range(30))
 
 
 def test_a_message_is_sent_again_once_its_pause_is_over_and_under_the_same_id():

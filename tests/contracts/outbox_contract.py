@@ -49,6 +49,24 @@ def test_asking_changes_nothing(make_outbox):
     assert outbox.due(0, 10) == outbox.due(0, 10)
 
 
+def test_what_a_sender_holds_is_not_due_for_others_until_it_lets_go(make_outbox):
+    delivery = a_delivery(due_at_ms=5)
+    outbox = make_outbox([delivery])
+    assert outbox.hold(delivery, 100)
+    assert outbox.due(99, 10) == []
+    assert not outbox.hold(delivery, 200)
+    (again,) = outbox.due(100, 10)
+    assert again == replace(delivery, due_at_ms=100)
+    assert outbox.hold(again, 200)
+
+
+def test_what_is_finished_cannot_be_held(make_outbox):
+    delivery = a_delivery()
+    outbox = make_outbox([delivery])
+    outbox.record(delivery.delivery_id, an_attempt(), DELIVERED, None, 1)
+    assert not outbox.hold(delivery, 100)
+
+
 def test_a_later_change_of_an_incident_waits_for_the_earlier_one(make_outbox):
     first, second = a_delivery(sequence=1, due_at_ms=50), a_delivery(sequence=2, due_at_ms=10)
     outbox = make_outbox([first, second])

@@ -198,8 +198,9 @@ def test_a_channel_can_be_used_again_after_every_outcome(make_channel):
     assert len(server.received) == 5
 
 
-def test_the_receiver_says_for_how_long_it_is_tried(make_channel):
-    assert make_channel(1, retry_for_ms=77).retry_for_ms == 77
+def test_the_receiver_says_for_how_long_it_is_tried_and_how_long_an_attempt_may_take(make_channel):
+    channel = make_channel(1, retry_for_ms=77, timeout_s=2.5)
+    assert (channel.retry_for_ms, channel.timeout_ms) == (77, 2_500)
 
 
 # --- the webhook ---------------------------------------------------------------------------------

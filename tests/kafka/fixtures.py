@@ -55,7 +55,7 @@ def local_kafka(kafka: Kafka) -> LocalKafka:
     return kafka
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+def report_absence(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Says what was not tested for want of a Kafka, and where its log lies when something failed."""
     if absent := config.stash.get(ABSENT, ""):
         terminalreporter.write_line(f"NOT TESTED against a real Kafka: {absent}", red=True, bold=True)

@@ -1,6 +1,5 @@
 """The ledger saves a batch as a whole, and only for who owns the partition."""
 
-import sqlite3
 from dataclasses import dataclass, field
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from monitor.errors import ConfigurationError, Fenced, SchemaMismatch, StoreError
+from monitor.errors import Fenced
 from monitor.sources.protocol import Interruption, InterruptionKind
 from monitor.store.dead_letters import DeadLetters
 from monitor.store.engine import open_engine
@@ -35,8 +34,15 @@ PARTITION = Partition("news.raw", 3)
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path / 'store.db'}"
+def engine(database):
+    engine = open_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine):
+    return Ledger(engine)
 
 
 def rejected(offset, partition=PARTITION):
@@ -100,8 +106,8 @@ operations = st.lists(
 
 @given(operations)
 @settings(max_examples=60, deadline=None)
-def test_whatever_writers_do_every_offset_is_counted_once_and_only_by_the_last_claimant(tmp_path_factory, history):
-    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('guard') / 'store.db'}")
+def test_whatever_writers_do_every_offset_is_counted_once_and_only_by_the_last_claimant(make_database, history):
+    engine = open_engine(make_database())
     writers = [Writer(f"writer-{number}", Ledger(engine)) for number in range(3)]
     owner, saved = None, 0
     for kind, number, records in history:
@@ -125,8 +131,7 @@ def test_whatever_writers_do_every_offset_is_counted_once_and_only_by_the_last_c
     engine.dispose()
 
 
-def test_a_refused_batch_leaves_nothing_of_any_of_its_partitions(url):
-    ledger = Ledger(open_engine(url))
+def test_a_refused_batch_leaves_nothing_of_any_of_its_partitions(ledger):
     first, second = (ledger.claim(Partition("news.raw", number), "me") for number in (0, 1))
     ledger.claim(second.partition, "another")
     one, two = saving(first, 2), saving(second, 2)
@@ -139,16 +144,14 @@ def test_a_refused_batch_leaves_nothing_of_any_of_its_partitions(url):
     assert ledger.claim(first.partition, "me").next_offset is None
 
 
-def test_a_batch_that_expects_another_offset_is_refused(url):
-    ledger = Ledger(open_engine(url))
+def test_a_batch_that_expects_another_offset_is_refused(ledger):
     claim = ledger.claim(PARTITION, "me")
     ledger.save(saving(claim, 5))
     with pytest.raises(Fenced):
         ledger.save(saving(claim, 7))
 
 
-def test_a_claim_tells_what_was_saved_and_raises_the_epoch(url):
-    ledger = Ledger(open_engine(url))
+def test_a_claim_tells_what_was_saved_and_raises_the_epoch(ledger):
     first = ledger.claim(PARTITION, "me")
     assert (first.epoch, first.next_offset, first.identity, first.time_ms) == (1, None, "", None)
     ledger.save(saving(first, 5))
@@ -156,8 +159,7 @@ def test_a_claim_tells_what_was_saved_and_raises_the_epoch(url):
     assert (again.epoch, again.next_offset, again.identity, again.time_ms) == (2, 5, "log", 60_000)
 
 
-def test_buckets_of_later_batches_are_added_to_the_same_minute(url):
-    ledger = Ledger(open_engine(url))
+def test_buckets_of_later_batches_are_added_to_the_same_minute(ledger):
     claim = ledger.claim(PARTITION, "me")
     topic = Series(SeriesKind.TOPIC, "M&A | Investments")
     for next_offset in (1, 3):
@@ -169,9 +171,7 @@ def test_buckets_of_later_batches_are_added_to_the_same_minute(url):
     assert list(ledger.buckets(120_001)) == []
 
 
-def test_each_named_entity_is_saved_with_the_opinion_about_itself(url):
-    engine = open_engine(url)
-    ledger = Ledger(engine)
+def test_each_named_entity_is_saved_with_the_opinion_about_itself(engine, ledger):
     news = Document(
         PARTITION,
         0,
@@ -203,8 +203,7 @@ def test_each_named_entity_is_saved_with_the_opinion_about_itself(url):
     }
 
 
-def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_partition(url):
-    ledger = Ledger(open_engine(url))
+def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_partition(ledger):
     claim = ledger.claim(PARTITION, "me")
     ledger.save(saving(claim, 5))
     claim = Claim(PARTITION, claim.epoch, 5, "log", 60_000)
@@ -213,40 +212,3 @@ def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_parti
     assert ledger.claim(PARTITION, "you").next_offset == 0
     with pytest.raises(Fenced):
         ledger.interrupt(moved, Interruption(PARTITION, InterruptionKind.ROTATED, 0, 7), "a third", 2_000)
-
-
-def test_a_database_of_a_newer_version_is_refused_with_advice(url, tmp_path):
-    open_engine(url).dispose()
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    with pytest.raises(SchemaMismatch, match=r"version 99.*update Bellwether"):
-        open_engine(url)
-
-
-def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(url, tmp_path):
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        connection.execute("CREATE TABLE theirs (x)")
-    with pytest.raises(SchemaMismatch, match="not Bellwether's"):
-        open_engine(url)
-    with sqlite3.connect(tmp_path / "store.db") as connection:
-        assert [name for (name,) in connection.execute("SELECT name FROM sqlite_master")] == ["theirs"]
-
-
-def test_a_file_that_is_no_database_is_named_so(tmp_path):
-    (tmp_path / "store.db").write_bytes(b"this is no database, but long enough to be read as one" * 100)
-    with pytest.raises(StoreError, match="not a database"):
-        open_engine(f"sqlite:///{tmp_path / 'store.db'}")
-
-
-@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://x/y"])
-def test_an_url_that_cannot_be_used_is_a_configuration_error_and_never_repeated(url):
-    with pytest.raises(ConfigurationError) as caught:
-        open_engine(url)
-    assert url not in str(caught.value)
-
-
-def test_sqlite_commits_survive_a_power_cut(url):
-    engine = open_engine(url)
-    with engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from monitor.errors import ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
+from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from monitor.store.schema import SCHEMA_VERSION, meta, metadata
 
 _WRITE: Final = "bellwether_write"
@@ -52,8 +52,12 @@ def open_engine(url: str) -> Engine:
         _make_durable(engine)
     elif engine.dialect.name != "postgresql":
         raise ConfigurationError("store.url", [f"names a database of kind {engine.dialect.name}: take SQLite or PostgreSQL"])
-    with translated_errors():
-        _check_schema(engine)
+    try:
+        with translated_errors():
+            _check_schema(engine)
+    except BellwetherError:
+        engine.dispose()
+        raise
     return engine
 
 

@@ -42,6 +42,15 @@ class SqlOutbox:
         with reading(self._engine) as connection:
             return [_delivery(row) for row in connection.execute(statement)]
 
+    def hold(self, due: Delivery, until_ms: int) -> bool:
+        """As `Outbox.hold`: whoever finds the due time as it was is the only one."""
+        unchanged = and_(delivery.c.status == _DUE, delivery.c.due_at_ms == due.due_at_ms)
+        with writing(self._engine) as connection:
+            held = connection.execute(
+                update(delivery).where(delivery.c.delivery_id == due.delivery_id, unchanged).values(due_at_ms=until_ms)
+            )
+        return held.rowcount == 1
+
     def next_due_at_ms(self) -> int | None:
         """When the next delivery becomes due; None when none is waiting."""
         with reading(self._engine) as connection:

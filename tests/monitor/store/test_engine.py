@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select
 
-from monitor.errors import ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
+from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from monitor.store.engine import open_engine, reading, writing
 from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows
 from monitor.store.schema import dead_letter, meta
@@ -53,9 +53,13 @@ def test_rows_are_added_kept_summed_and_replaced_alike_in_both_databases(engine)
 
 
 def test_an_exception_in_a_transaction_leaves_nothing(engine):
-    with pytest.raises(KeyError), writing(engine) as connection:
-        connection.execute(insert(meta).values(key="a", value="b"))
-        raise KeyError
+    def broken():
+        with writing(engine) as connection:
+            connection.execute(insert(meta).values(key="a", value="b"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
     with reading(engine) as connection:
         assert connection.scalar(select(meta.c.value).where(meta.c.key == "a")) is None
 
@@ -78,7 +82,7 @@ def test_instances_that_start_together_make_the_tables_once(database):
         begin.wait()
         try:
             open_engine(database).dispose()
-        except Exception as error:
+        except BellwetherError as error:
             failures.append(error)
 
     threads = [threading.Thread(target=start) for _ in range(4)]
@@ -147,12 +151,16 @@ def test_a_server_that_is_not_there_is_waited_for(fresh_postgres):
 
 @pytest.mark.postgres
 def test_a_transaction_that_the_server_ends_may_be_tried_again_and_left_nothing(postgres_engine, postgres):
-    with pytest.raises(StoreUnavailable), writing(postgres_engine) as connection:
-        connection.execute(insert(meta).values(key="half", value="done"))
-        own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
-        with postgres.connect("postgres") as other:
-            other.execute("SELECT pg_terminate_backend(%s)", (own,))
-        connection.execute(insert(meta).values(key="other half", value="done"))
+    def ended():
+        with writing(postgres_engine) as connection:
+            connection.execute(insert(meta).values(key="half", value="done"))
+            own = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            with postgres.connect("postgres") as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (own,))
+            connection.execute(insert(meta).values(key="other half", value="done"))
+
+    with pytest.raises(StoreUnavailable):
+        ended()
     with reading(postgres_engine) as connection:
         assert connection.scalar(select(meta.c.value).where(meta.c.key == "half")) is None
 

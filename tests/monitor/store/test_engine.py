@@ -14,13 +14,6 @@ from monitor.store.schema import dead_letter, meta
 
 
 @pytest.fixture
-def engine(database):
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def postgres_engine(postgres):
     engine = open_engine(postgres.create_database())
     yield engine

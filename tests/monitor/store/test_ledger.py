@@ -34,13 +34,6 @@ PARTITION = Partition("news.raw", 3)
 
 
 @pytest.fixture
-def engine(database):
-    engine = open_engine(database)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def ledger(engine):
     return Ledger(engine)
 

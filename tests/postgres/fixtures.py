@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.lending import Lender
 from tests.postgres.server import VARIABLE, LocalPostgres, Postgres, PostgresAbsent, start_local
 
-ABSENT = pytest.StashKey[str]()
-LOGS = pytest.StashKey[list[str]]()
+LENDER = Lender("PostgreSQL", start_local, PostgresAbsent, f"{VARIABLE}=postgresql://user@host:port")
 
 MakeDatabase = Callable[[], str]
 """Gives the URL of a new, empty database."""
-
-
-def _start(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> LocalPostgres:
-    absent = request.config.stash.get(ABSENT, "")
-    if not absent:
-        try:
-            server = start_local(factory.mktemp("postgres"))
-        except PostgresAbsent as error:
-            absent = request.config.stash[ABSENT] = str(error)
-        else:
-            request.config.stash.setdefault(LOGS, []).append(str(server.log))
-            return server
-    pytest.skip(f"no PostgreSQL: {absent}; or set {VARIABLE}=postgresql://user@host:port")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +22,7 @@ def postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if os.environ.get(VARIABLE):
         yield Postgres(os.environ[VARIABLE])
         return
-    server = _start(request, tmp_path_factory)
+    server = LENDER.lend(request, tmp_path_factory)
     yield server
     server.stop()
 
@@ -46,7 +32,7 @@ def fresh_postgres(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     """A server for one test, which may stop, kill and restart it."""
     if os.environ.get(VARIABLE):
         pytest.skip(f"this test stops the server, and {VARIABLE} names one that is not ours")
-    server = _start(request, tmp_path_factory)
+    server = LENDER.lend(request, tmp_path_factory)
     yield server
     server.kill()
 
@@ -57,23 +43,10 @@ def make_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
         return server.create_database
-    return lambda: f"sqlite:///{_folder(tmp_path_factory) / 'store.db'}"
+    return lambda: f"sqlite:///{tmp_path_factory.mktemp('database') / 'store.db'}"
 
 
 @pytest.fixture
 def database(make_database: MakeDatabase) -> str:
     """The URL of a new, empty database of either kind."""
     return make_database()
-
-
-def _folder(factory: pytest.TempPathFactory) -> Path:
-    return factory.mktemp("database")
-
-
-def report_absence(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
-    """Says what was not tested for want of a PostgreSQL, and where its log lies when something failed."""
-    if absent := config.stash.get(ABSENT, ""):
-        terminalreporter.write_line(f"NOT TESTED against a real PostgreSQL: {absent}", red=True, bold=True)
-    if exitstatus:
-        for log in config.stash.get(LOGS, []):
-            terminalreporter.write_line(f"log of the PostgreSQL of this run: {log}")

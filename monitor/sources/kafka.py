@@ -147,6 +147,14 @@ class KafkaSource:
         self._observe()
         return self._assignment
 
+    def partitions(self) -> frozenset[Partition]:
+        """As `Source.partitions`; a topic that is gone has none."""
+        return frozenset(
+            Partition(topic, number)
+            for topic in self._settings.topics
+            for number in self._client.cluster.partitions_for_topic(topic) or ()
+        )
+
     def identity(self, partition: Partition) -> str:
         """The id of the partition's topic; "" where the cluster is too old to give one."""
         reading = self._readings.get(partition)

@@ -343,10 +343,14 @@ def test_a_fault_of_a_channel_comes_out_and_leaves_the_message_due():
 
     outbox = WatchedOutbox()
     outbox.add([a_delivery()])
-    sender = Sender(outbox, {"desk": Broken()}, wall_ms=Clock())
-    for _ in range(2):
+    clock = Clock()
+    sender = Sender(outbox, {"desk": Broken()}, wall_ms=clock)
+    for due_at_ms in (20_000, 40_000):
         with pytest.raises(LookupError):
             sender.run(threading.Event())
+        # It is held for as long as the attempt could have taken.
+        assert outbox.rows["msg_a_1_desk"].due_at_ms == due_at_ms
+        clock.now_ms = due_at_ms
     assert outbox.statuses == {"msg_a_1_desk": DUE}
 
 

@@ -34,6 +34,7 @@ from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
+from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
@@ -200,6 +201,7 @@ class Daemon:
             batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
             classifier=parts.classifier,
             silence=Silence(settings.time.idle_after.total_seconds()),
+            starvation=Starvation(),
             ledger=self.ledger,
             leading=leading,
             viewer=Viewer(

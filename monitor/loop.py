@@ -20,6 +20,7 @@ from monitor.intake import Intake
 from monitor.leading import Leading
 from monitor.metrics import Metrics
 from monitor.scoring import score
+from monitor.starvation import Starvation
 from monitor.store.ledger import Advance, Ledger, Saving
 from monitor.types import Document, Partition, Rejected
 from monitor.view import Viewer
@@ -56,6 +57,7 @@ class Loop:
     batcher: Batcher
     classifier: Classifier
     silence: Silence
+    starvation: Starvation
     ledger: Ledger
     leading: Leading
     viewer: Viewer
@@ -79,6 +81,7 @@ class Loop:
     def opened(self) -> Iterator[None]:
         """The source, open while the context lasts. Raises SourceUnavailable when it cannot be opened."""
         self._forget_unsaved()
+        self.starvation.forget()
         self.intake = self.open_intake()
         try:
             yield
@@ -109,11 +112,16 @@ class Loop:
             self._process_all()
         except Fenced as error:
             self._give_up_claims(error)
-        self._lead()
-        while self._more_to_place:
+        try:
             self._lead()
-        self._look(now=True)
-        self.leading.resign()
+            while self._more_to_place:
+                self.beat()
+                self._lead()
+            self._look(now=True)
+            self.leading.resign()
+        except StoreUnavailable as error:
+            # What is saved stays saved, and the lease ends by itself.
+            log.warning("store.unavailable", reason=str(error))
 
     def beat(self) -> None:
         """Says that the loop is alive."""
@@ -142,6 +150,7 @@ class Loop:
             # The claims are gone, and new ones could not be made: what was read under them is read again.
             self._forget_unsaved()
             raise
+        self.starvation.polled(empty=not arrived.records)
         if arrived.assigned is not None:
             # What was read under earlier claims and is not saved is read again under the new ones.
             self._forget_unsaved()
@@ -305,6 +314,8 @@ class Loop:
                 continue
             saved_offset = self._intake.held[partition].claim.next_offset
             self.metrics.set_lag(partition, max(0, end_offset - (position if saved_offset is None else saved_offset)))
+            if self.starvation.starves(partition, position, end_offset, now_s):
+                raise SourceUnavailable(f"{partition} has records that do not come: the client has stopped fetching")
             # At a turn's end there may be what was read of the partition and is not saved.
             if position >= end_offset and len(self.batcher) == 0 and self._asked is None:
                 self.silence.confirm_end(partition, now_s, newest_ms)

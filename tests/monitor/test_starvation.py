@@ -54,5 +54,5 @@ def test_it_starves_exactly_when_it_stood_still_with_more_to_come_for_all_that_t
         polls = polls + 1 if empty else 0
         found = starvation.starves(A, position, position + more, float(now_s))
         past.append((now_s, position, more))
-        standing = list(takewhile(lambda seen: seen[1] == position and seen[2] > 0, reversed(past)))
+        standing = list(takewhile(lambda seen, position=position: seen[1] == position and seen[2] > 0, reversed(past)))
         assert found == (len(standing) > 1 and now_s - standing[-1][0] >= 60 and polls >= 2)

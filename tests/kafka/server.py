@@ -120,7 +120,8 @@ class LocalKafka(Kafka):
         properties = self.folder / "server.properties"
         if not properties.exists():
             properties.write_text(self._properties(), encoding="utf-8")
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # One that began with "-" would be taken for an option.
+            cluster = "b" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
             self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)).wait(START_S)
         self.process = self._java("kafka.Kafka", str(properties))
         self._wait_until_open()

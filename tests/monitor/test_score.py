@@ -130,6 +130,7 @@ def test_an_answer_holds_what_was_promised_and_no_more():
         "topic": "other",
         "topic_probabilities": {"earnings": 0.0, "credit": 0.0, "other": 1.0},
         "topic_uncertain": True,
+        "unfamiliarity": None,
         "out_of_domain": False,
         "sentiment": "positive",
         "sentiment_probabilities": {"negative": 0.333333, "neutral": 0.333333, "positive": 0.333333},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -129,6 +130,7 @@ def run(config: ConfigOption = None) -> None:
             rules=checked.rules,
             receivers=checked.receivers,
             open_source=lambda: open_source(settings),
+            environment=os.environ,
         )
     )
     asked: list[int] = []

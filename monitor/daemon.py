@@ -8,8 +8,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -41,6 +41,7 @@ from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
 from monitor.store.retention import prune
 from monitor.stories import Stories
+from monitor.supervision import Supervision
 from monitor.types import MINUTE_MS
 from monitor.view import Viewer
 from monitor.watchlist import WatchList
@@ -85,6 +86,8 @@ class Parts:
     rules: tuple[ThresholdRule, ...]
     receivers: tuple[Receiver, ...]
     open_source: Callable[[], Source]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Where a service manager says how it wants to hear from us."""
 
 
 class Daemon:
@@ -118,6 +121,7 @@ class Daemon:
         self._web = WebServer(WebApplication(rendered, self.live, self.ready), settings.web)
         self._source_open = threading.Event()
         self._source_wait_s = _FIRST_WAIT_S
+        self._supervision = Supervision(parts.environment, self.live, self.ready)
 
     @property
     def port(self) -> int:
@@ -138,6 +142,7 @@ class Daemon:
         self._scheduler.start()
         log.info("daemon.started", owner=self.owner, model=self._parts.classifier.version, port=self.port)
         code = self._watch()
+        self._supervision.stopping()
         self._stop.set()
         self._sender.notify()
         threads[0].join(_SHUTDOWN_S)
@@ -145,6 +150,7 @@ class Daemon:
         self._web.close()
         self._scheduler.shutdown(wait=False)
         self._parts.engine.dispose()
+        self._supervision.close()
         log.info("daemon.stopped", exit_code=code)
         return code
 
@@ -171,6 +177,9 @@ class Daemon:
             try:
                 name, error = self._ended.get(timeout=1.0)
             except queue.Empty:
+                if self._stop.is_set():
+                    self._supervision.stopping()
+                self._supervision.look()
                 if not self.live().ok:
                     log.critical("loop.stalled", after_s=STALL_AFTER_S)
                     os._exit(EXIT_STALLED)

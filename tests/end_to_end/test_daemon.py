@@ -1,6 +1,7 @@
 """The daemon as a process over a file that is tailed: what a person who runs it sees."""
 
 import json
+import socket
 import sqlite3
 
 import pytest
@@ -120,6 +121,25 @@ def test_sigterm_saves_what_was_read_and_says_goodbye(tmp_path, lines):
     append(again, lines[30:40])
     until(lambda: again.metrics()[CONSUMED] == 10, 30, "only what is new is consumed")
     assert again.terminate() == 0
+
+
+def test_a_service_manager_hears_when_it_is_ready_that_it_is_alive_and_when_it_stops(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        bellwether = installation(tmp_path)
+        bellwether.start(environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"})
+        heard = []
+
+        def until_heard(word):
+            while not any(word in message for message in heard):
+                heard.append(manager.recv(4_096).decode())
+
+        until_heard("READY=1")
+        heard.clear()
+        until_heard("WATCHDOG=1")
+        assert bellwether.terminate() == 0
+        until_heard("STOPPING=1")
 
 
 def test_health_and_unknown_paths_answer_as_probes_expect(tmp_path):

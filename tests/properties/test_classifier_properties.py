@@ -14,6 +14,8 @@ from tests.monitor.classifier.tiny import write_base, write_tiny_checkpoint
 
 ROWS = 5_000
 FP32, BF16 = 1e-4, 2e-2
+BETWEEN_PRECISIONS = 5e-2
+"""Of a number bf16 keeps eight bits: on words in no order, twelve layers of that show in the second digit of a probability."""
 
 
 def random_rows(number, first_id, last_id, longest, seed):
@@ -87,4 +89,4 @@ def test_the_shipped_model_says_in_half_precision_what_it_says_in_full(shipped):
     rows = random_rows(30, 1_000, 30_000, 60, seed=5)
     full = TwoHeadClassifier(shipped, "cpu").classify(rows)
     half = TwoHeadClassifier(shipped, "cpu", precision="bf16").classify(rows)
-    assert 0 < max(map(farthest, full, half)) <= BF16
+    assert 0 < max(map(farthest, full, half)) <= BETWEEN_PRECISIONS

@@ -410,7 +410,7 @@ def test_the_shipped_checkpoint_loads_and_answers_as_it_should():
             [
                 Passage("Orlen Vale Bank shares plunge 22% after it warns on bad loans"),
                 Passage("Castor Trust names new head of compliance"),
-                Passage("Halden Savings profit jumps 35% on record lending"),
+                Passage("Halden Savings quarterly earnings beat estimates on record lending"),
             ]
         )
     )

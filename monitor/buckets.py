@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from monitor.stories import Placed, Placement
-from monitor.types import MINUTE_MS, TONES, Bucket, Count, Opinion, Partition, Prediction, Series, SeriesKind
+from monitor.types import MINUTE_MS, TONES, Bucket, Count, Partition, Series, SeriesKind, Stance
 
 
 @dataclass(slots=True)
@@ -32,21 +32,22 @@ def fold(placement: Placement) -> tuple[Bucket, ...]:
 
 
 def _add(tallies: dict[tuple[Partition, int, Series], _Tally], placed: Placed) -> None:
-    document, prediction = placed.scored.document, placed.scored.prediction
-    minute_ms = document.received_ms - document.received_ms % MINUTE_MS
+    scored = placed.scored
+    minute_ms = scored.received_ms - scored.received_ms % MINUTE_MS
+    toward = dict(scored.toward)
+
+    def counted_in(series: Series) -> Stance:
+        """An entity's own series counts what is said of it, every other what the text says as a whole."""
+        return toward[series.name] if series.kind is SeriesKind.ENTITY else scored.stance
+
     for series in placed.new_series:
-        opinion = _opinion(prediction, series)
-        tally = tallies.setdefault((document.partition, minute_ms, series), _Tally())
-        tally.stories[TONES.index(opinion.tone)] += 1
-        tally.score_units += opinion.score_units
+        stance = counted_in(series)
+        tally = tallies.setdefault((scored.partition, minute_ms, series), _Tally())
+        tally.stories[TONES.index(stance.tone)] += 1
+        tally.score_units += stance.score_units
     for series in placed.copy_series:
-        tally = tallies.setdefault((document.partition, minute_ms, series), _Tally())
-        tally.copies[TONES.index(_opinion(prediction, series).tone)] += 1
-
-
-def _opinion(prediction: Prediction, series: Series) -> Opinion:
-    """What a series counts: an entity's own opinion in its own series, that of the whole text everywhere else."""
-    return prediction.opinion(series.name) if series.kind is SeriesKind.ENTITY else prediction.document
+        tally = tallies.setdefault((scored.partition, minute_ms, series), _Tally())
+        tally.copies[TONES.index(counted_in(series).tone)] += 1
 
 
 def _order(key: tuple[Partition, int, Series]) -> tuple[str, int, int, str, str]:

@@ -29,11 +29,14 @@ from monitor.decode import Decoder
 from monitor.errors import BellwetherError, SourceUnavailable, StoreUnavailable
 from monitor.intake import Intake
 from monitor.judging import Judging
+from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
+from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
+from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
 from monitor.store.retention import prune
@@ -42,7 +45,7 @@ from monitor.supervision import Supervision
 from monitor.types import MINUTE_MS
 from monitor.view import Viewer
 from monitor.watchlist import WatchList
-from monitor.watermark import Watermark
+from monitor.watermark import Silence
 from monitor.web import Health, WebApplication, WebServer
 from monitor.windows import Windows
 
@@ -201,11 +204,35 @@ class Daemon:
 
     def _build_loop(self) -> Loop:
         parts, settings = self._parts, self._parts.settings
+        leading = self._build_leading()
+        return Loop(
+            open_intake=self._open_intake,
+            batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
+            classifier=parts.classifier,
+            silence=Silence(settings.time.idle_after.total_seconds()),
+            starvation=Starvation(),
+            ledger=self.ledger,
+            leading=leading,
+            viewer=Viewer(
+                leading.windows,
+                leading.judging,
+                parts.classifier.topics,
+                tuple(parts.watchlist.entities),
+                {rule.name: rule.severity for rule in parts.rules},
+            ),
+            metrics=self.metrics,
+            stop=self._stop,
+        )
+
+    def _build_leading(self) -> Leading:
+        parts, settings = self._parts, self._parts.settings
         reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules)])
         windows = Windows(reach_ms, self.ledger)
+        lease = Lease(parts.engine, self.owner)
         judging = Judging(
             judge=Judge(parts.rules, parts.watchlist.names, parts.classifier.topics),
             incidents=self.incidents,
+            lease=lease,
             windows=windows,
             receivers=parts.receivers,
             reach_ms=reach_ms,
@@ -214,26 +241,16 @@ class Daemon:
             wall_ms=wall_clock_ms,
             announce=self._sender.notify,
         )
-        return Loop(
-            open_intake=self._open_intake,
-            batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
-            classifier=parts.classifier,
+        return Leading(
+            lease=lease,
+            ledger=self.ledger,
             stories=Stories(settings.stories, self.ledger),
             windows=windows,
-            watermark=Watermark(settings.time.idle_after.total_seconds(), self.incidents.evaluated_until_ms()),
-            ledger=self.ledger,
             judging=judging,
-            viewer=Viewer(
-                windows,
-                judging,
-                parts.classifier.topics,
-                tuple(parts.watchlist.entities),
-                {rule.name: rule.severity for rule in parts.rules},
-            ),
             metrics=self.metrics,
+            idle_after_ms=round(settings.time.idle_after.total_seconds() * 1000),
             windows_reach_ms=reach_ms,
             stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
-            stop=self._stop,
         )
 
     def _open_intake(self) -> Intake:
@@ -250,7 +267,6 @@ class Daemon:
 
     def _run_loop(self) -> None:
         """Turns the loop over one opened source after another; a source that does not answer is waited for, longer each time."""
-        self._patiently(self._loop.restore)
         while not self._stop.is_set():
             try:
                 with self._loop.opened():
@@ -297,7 +313,7 @@ class Daemon:
 
     def _maintain(self) -> None:
         stream_ms = self.ledger.newest_ms()
-        if stream_ms is None:
+        if stream_ms is None or not self._loop.leading.lease.held:
             return
         now_ms = wall_clock_ms()
         deleted = prune(self._parts.engine, self._parts.settings.store, min(stream_ms, now_ms), now_ms)

@@ -5,7 +5,8 @@
     ├── StoreError                  3   the database cannot be used
     │   ├── SchemaMismatch          3   it was written by another version of Bellwether
     │   ├── StoreUnavailable        3   it does not answer at present
-    │   └── Fenced                  3   another instance has taken the partition over: the write was refused as a whole
+    │   ├── Fenced                  3   another instance has taken the partition over: the write was refused as a whole
+    │   └── Deposed                 3   another instance leads: the write was refused as a whole
     ├── SourceError                 4   the log cannot be read
     │   ├── SourceUnavailable       4   it does not answer at present
     │   └── MissingCodec            4   a compression library is not installed
@@ -52,11 +53,15 @@ class SchemaMismatch(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The database does not answer: wait and try again; nothing was saved."""
+    """The database does not answer: wait, look what it holds, and try again. A commit whose answer was lost may have been made."""
 
 
 class Fenced(StoreError):
     """This writer no longer owns the partition: nothing was saved; forget the claim and read on from a new one."""
+
+
+class Deposed(StoreError):
+    """This instance no longer leads: nothing was saved; forget what a leader remembers."""
 
 
 class SourceError(BellwetherError):

@@ -12,9 +12,9 @@ from alerts.judge import Judge
 from alerts.outbox import plan
 from alerts.types import AlertState, Evaluation
 from alerts.webhook import Receiver
-from monitor.errors import StoreUnavailable
 from monitor.metrics import Metrics
 from monitor.store.incidents import Incidents
+from monitor.store.lease import Lease
 from monitor.types import ALL_SERIES, MINUTE_MS, Series
 from monitor.windows import Windows
 
@@ -33,6 +33,7 @@ class Judging:
 
     judge: Judge
     incidents: Incidents
+    lease: Lease
     windows: Windows
     receivers: Sequence[Receiver]
     reach_ms: int
@@ -43,21 +44,21 @@ class Judging:
     evaluated_until_ms: int | None = None
     states: dict[tuple[str, Series], AlertState] = field(default_factory=dict)
     blind: bool = False
-    _unsure: bool = False
 
     def restore(self) -> None:
         """Reads how far time was judged and how the rules stood then. Raises StoreUnavailable."""
         self.evaluated_until_ms = self.incidents.evaluated_until_ms()
         self.states = self.incidents.states()
-        self._unsure = False
+
+    def clear(self) -> None:
+        """Forgets what `restore` read and what was judged since."""
+        self.evaluated_until_ms, self.states, self.blind = None, {}, False
 
     def advance(self, watermark_ms: int) -> int:
         """Judges every whole minute up to `watermark_ms` that was not judged yet; how many.
 
-        Raises StoreUnavailable, and then has judged nothing that it did not save.
+        Raises Deposed when another instance leads, and StoreUnavailable: then `restore` says how much of it was saved.
         """
-        if self._unsure:
-            self.restore()
         until_ms = watermark_ms - watermark_ms % MINUTE_MS
         if self.evaluated_until_ms is None:
             first_ms = self.windows.next_counted_minute(-1)
@@ -86,12 +87,7 @@ class Judging:
             judged += 1
         changes = [change for evaluation in evaluations for change in evaluation.changes]
         deliveries = plan(changes, self.receivers, self.judge.rules, self.wall_ms())
-        try:
-            self.incidents.save(evaluations, deliveries, at_ms)
-        except StoreUnavailable:
-            # The answer may have been lost and not the commit: before anything more is judged the store says which.
-            self._unsure = True
-            raise
+        self.incidents.save(evaluations, deliveries, at_ms, self.lease)
         self.evaluated_until_ms, self.states = at_ms, states
         self.metrics.evaluations.inc(judged)
         for change in changes:

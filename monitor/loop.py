@@ -1,4 +1,4 @@
-"""The whole path once around: records become documents, scores, stories, counts, one transaction, and then judgement."""
+"""The whole path once around: records become documents, scored documents, one transaction; the leader places and judges them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from typing import Final
 import structlog
 
 from monitor.batches import Batch, Batcher
-from monitor.buckets import fold
 from monitor.classifier.protocol import Accountable, Classifier
 from monitor.classifying import Answers, Classifying
 from monitor.errors import Fenced, SourceUnavailable, StoreUnavailable
 from monitor.intake import Intake
-from monitor.judging import Judging
-from monitor.metrics import Balance, Metrics
+from monitor.leading import Leading
+from monitor.metrics import Metrics
+from monitor.scoring import score
+from monitor.starvation import Starvation
 from monitor.store.ledger import Advance, Ledger, Saving
-from monitor.stories import Placement, Standing, Stories
-from monitor.types import Bucket, Document, Partition, Rejected, Scored
+from monitor.types import Document, Partition, Rejected
 from monitor.view import Viewer
-from monitor.watermark import Watermark
-from monitor.windows import Windows
+from monitor.watermark import Silence
 
 log = structlog.get_logger(__name__)
 
@@ -51,22 +50,18 @@ class Loop:
 
     While the classifier has a batch, the loop reads, decodes and tokenises the next. Batches are saved in the order in which they
     were read, each before the classifier gets another; what is not saved when claims change is forgotten, and read again.
-    `windows_reach_ms` and `stories_reach_ms` are how far back memory keeps minutes and stories. `clock_s` is monotonic. `stop` ends
-    the wait for a database.
+    `clock_s` is monotonic. `stop` ends the wait for a database.
     """
 
     open_intake: Callable[[], Intake]
     batcher: Batcher
     classifier: Classifier
-    stories: Stories
-    windows: Windows
-    watermark: Watermark
+    silence: Silence
+    starvation: Starvation
     ledger: Ledger
-    judging: Judging
+    leading: Leading
     viewer: Viewer
     metrics: Metrics
-    windows_reach_ms: int
-    stories_reach_ms: int
     stop: threading.Event
     clock_s: Callable[[], float] = time.monotonic
     intake: Intake | None = None
@@ -75,26 +70,18 @@ class Loop:
     _asked: _Asked | None = None
     _asked_for_ends_s: float = float("-inf")
     _looked_s: float = float("-inf")
+    _more_to_place: bool = False
 
     def __post_init__(self) -> None:
         self._classifying = Classifying(self.classifier)
         if isinstance(self.classifier, Accountable):
             self.metrics.set_engine(self.classifier.engine)
 
-    def restore(self) -> None:
-        """Rebuilds from the store what memory holds: windows, the index of stories, how far rules were judged."""
-        newest_ms = self.ledger.newest_ms()
-        self.judging.restore()
-        if newest_ms is None:
-            return
-        begin_ms = newest_ms if self.judging.evaluated_until_ms is None else min(newest_ms, self.judging.evaluated_until_ms)
-        self.windows.add(self.ledger.buckets(begin_ms - self.windows_reach_ms))
-        self.stories.restore(self.ledger.story_keys(newest_ms - self.stories_reach_ms))
-
     @contextmanager
     def opened(self) -> Iterator[None]:
         """The source, open while the context lasts. Raises SourceUnavailable when it cannot be opened."""
         self._forget_unsaved()
+        self.starvation.forget()
         self.intake = self.open_intake()
         try:
             yield
@@ -116,17 +103,25 @@ class Loop:
         except Fenced as error:
             self._give_up_claims(error)
         self._confirm_ends()
-        self._judge()
+        self._lead()
         self._look()
 
     def drain(self) -> None:
-        """Processes what was read, without waiting for a batch to fill."""
+        """Processes what was read, without waiting for a batch to fill, and lets another instance lead."""
         try:
             self._process_all()
         except Fenced as error:
             self._give_up_claims(error)
-        self._judge()
-        self._look(now=True)
+        try:
+            self._lead()
+            while self._more_to_place:
+                self.beat()
+                self._lead()
+            self._look(now=True)
+            self.leading.resign()
+        except StoreUnavailable as error:
+            # What is saved stays saved, and the lease ends by itself.
+            log.warning("store.unavailable", reason=str(error))
 
     def beat(self) -> None:
         """Says that the loop is alive."""
@@ -155,10 +150,11 @@ class Loop:
             # The claims are gone, and new ones could not be made: what was read under them is read again.
             self._forget_unsaved()
             raise
+        self.starvation.polled(empty=not arrived.records)
         if arrived.assigned is not None:
             # What was read under earlier claims and is not saved is read again under the new ones.
             self._forget_unsaved()
-            self.watermark.assign(arrived.assigned)
+            self.silence.assign(arrived.assigned)
         if arrived.interruptions:
             self._process_all()
             self._intake.record_interruptions(arrived.interruptions)
@@ -169,6 +165,8 @@ class Loop:
         self._collect(entries)
 
     def _wait_s(self) -> float:
+        if self._more_to_place:
+            return 0.0
         if self._asked is not None:
             return _POLL_WHILE_CLASSIFYING_S
         remaining_s = self.batcher.remaining_s(self.clock_s())
@@ -219,19 +217,19 @@ class Loop:
         self._asked = None
         if isinstance(self.classifier, Accountable):
             self.metrics.count_effort(self.classifier.effort())
-        scored = [Scored(document, prediction) for (document, _), prediction in zip(batch.documents, predictions, strict=True)]
+        with self._timed("score"):
+            scored = score([document for document, _ in batch.documents], predictions, self.classifier.version)
+        saving = Saving(self._advances(batch), tuple(scored), batch.rejected)
         try:
-            placement, buckets, advances = self._save_patiently(batch, scored)
+            self._save_patiently(saving)
         except StoreUnavailable:
             self._forget_unsaved()
             raise
-        self.stories.accept(placement)
-        self.windows.add(buckets)
-        for advance in advances:
+        for advance in saving.advances:
             self._intake.saved(advance)
-            self.watermark.observe(advance.partition, advance.time_ms, self.clock_s())
-        self._intake.source.hint({advance.partition: advance.next_offset for advance in advances})
-        self._count(batch, placement, advances)
+            self.silence.observe(advance.partition, self.clock_s())
+        self._intake.source.hint({advance.partition: advance.next_offset for advance in saving.advances})
+        self._count(batch, saving.advances)
 
     def _forget_unsaved(self) -> None:
         """Lets go of everything that was read and not saved; whoever has the claims reads it again."""
@@ -240,13 +238,14 @@ class Loop:
             self._asked.answers.result()
             self._asked = None
 
-    def _save_patiently(self, batch: Batch, scored: Sequence[Scored]) -> tuple[Placement, Sequence[Bucket], Sequence[Advance]]:
-        """Places and saves; while the database does not answer, waits with the source paused, so that the group keeps us."""
+    def _save_patiently(self, saving: Saving) -> None:
+        """Saves; while the database does not answer, waits with the source paused, so that the group keeps us."""
         source, paused = self._intake.source, False
         try:
             while True:
                 try:
-                    return self._save(batch, scored)
+                    with self._timed("save"):
+                        return self.ledger.save(saving)
                 except StoreUnavailable as error:
                     if self.stop.is_set():
                         raise
@@ -262,18 +261,8 @@ class Loop:
             if paused:
                 source.resume()
 
-    def _save(self, batch: Batch, scored: Sequence[Scored]) -> tuple[Placement, Sequence[Bucket], Sequence[Advance]]:
-        with self._timed("place"):
-            placement = self.stories.place(scored)
-            buckets = fold(placement)
-            advances = self._advances(batch, placement)
-        with self._timed("save"):
-            self.ledger.save(Saving(advances, placement, buckets, batch.rejected, self.classifier.version))
-        return placement, buckets, advances
-
-    def _advances(self, batch: Batch, placement: Placement) -> tuple[Advance, ...]:
-        """How far the batch takes each of its partitions, and what became of the records on the way."""
-        standings = Counter((item.scored.document.partition, item.standing) for item in placement.placed)
+    def _advances(self, batch: Batch) -> tuple[Advance, ...]:
+        """How far the batch takes each of its partitions."""
         rejected = Counter(item.partition for item in batch.rejected)
         times: dict[Partition, int] = {}
         consumed: Counter[Partition] = Counter()
@@ -293,9 +282,6 @@ class Loop:
                     identity=self._intake.source.identity(partition),
                     time_ms=times[partition],
                     consumed=consumed[partition],
-                    counted=standings[partition, Standing.STORY] + standings[partition, Standing.COPY],
-                    stale=standings[partition, Standing.STALE],
-                    duplicate=standings[partition, Standing.DUPLICATE],
                     rejected=rejected[partition],
                 )
             )
@@ -309,11 +295,13 @@ class Loop:
     def _confirm_ends(self) -> None:
         """Asks the log where it ends: for the lag, and to know silence from a backlog."""
         now_s = self.clock_s()
-        quiet = self.watermark.quiet_candidates(now_s)
+        quiet = self.silence.candidates(now_s)
         if now_s - self._asked_for_ends_s < (_ASK_FOR_ENDS_EVERY_S if quiet else _SHOW_LAG_EVERY_S):
             return
         self._asked_for_ends_s = now_s
         source = self._intake.source
+        # Asked first: what the log then says is true for this moment at the least.
+        newest_ms = self.ledger.newest_ms()
         try:
             ends, positions = source.end_offsets(), source.positions()
         except SourceUnavailable as error:
@@ -326,51 +314,33 @@ class Loop:
                 continue
             saved_offset = self._intake.held[partition].claim.next_offset
             self.metrics.set_lag(partition, max(0, end_offset - (position if saved_offset is None else saved_offset)))
+            if self.starvation.starves(partition, position, end_offset, now_s):
+                raise SourceUnavailable(f"{partition} has records that do not come: the client has stopped fetching")
             # At a turn's end there may be what was read of the partition and is not saved.
             if position >= end_offset and len(self.batcher) == 0 and self._asked is None:
-                self.watermark.confirm_end(partition, now_s)
+                self.silence.confirm_end(partition, now_s, newest_ms)
+        if quiet:
+            self.ledger.report([held.claim for held in self._intake.held.values()], self.silence.reports())
 
-    def _judge(self) -> None:
-        watermark_ms = self.watermark.value_ms()
-        if watermark_ms is None:
-            return
-        with self._timed("judge"):
-            self.judging.advance(watermark_ms)
-        if self.judging.evaluated_until_ms is not None:
-            self.metrics.watermark_seconds.set(self.judging.evaluated_until_ms / 1000)
+    def _lead(self) -> None:
+        self._more_to_place = self.leading.turn(self._intake.source.partitions())
 
     def _look(self, *, now: bool = False) -> None:
-        """Renews the picture that metrics and terminal show, and lets go of what memory no longer needs."""
+        """Renews the picture that metrics and terminal show."""
         now_s = self.clock_s()
         if not now and now_s - self._looked_s < _LOOK_EVERY_S:
             return
         self._looked_s = now_s
         self.metrics.view = self.viewer.view()
-        if self.judging.evaluated_until_ms is not None:
-            self.windows.forget_before(self.judging.evaluated_until_ms - self.windows_reach_ms)
-            self.stories.forget_before(self.judging.evaluated_until_ms - self.stories_reach_ms)
 
-    def _count(self, batch: Batch, placement: Placement, advances: Sequence[Advance]) -> None:
+    def _count(self, batch: Batch, advances: Sequence[Advance]) -> None:
         """Tells the metrics, after the commit, what it made true."""
-        before = self.metrics.balance
-        standings = Counter(item.standing for item in placement.placed)
-        reasons = Counter(before.rejected)
-        reasons.update(item.reason for item in batch.rejected)
-        self.metrics.balance = Balance(
-            consumed=before.consumed + sum(advance.consumed for advance in advances),
-            stories=before.stories + standings[Standing.STORY],
-            copies=before.copies + standings[Standing.COPY],
-            stale=before.stale + standings[Standing.STALE],
-            duplicate=before.duplicate + standings[Standing.DUPLICATE],
-            rejected=reasons,
-        )
+        self.metrics.count_consumed(sum(advance.consumed for advance in advances), [item.reason for item in batch.rejected])
         self.metrics.batch_documents.observe(len(batch.documents))
         self.metrics.batch_tokens.observe(batch.tokens)
         self.metrics.last_commit_seconds.set_to_current_time()
-        judged_ms = self.judging.evaluated_until_ms or 0
         for document, _ in batch.documents:
             self.metrics.clamped.inc(document.clamped)
-            self.metrics.late.inc(document.received_ms < judged_ms)
             if document.published_ms is not None:
                 self.metrics.collection_delay_seconds.observe((document.received_ms - document.published_ms) / 1000)
         log.debug("batch.saved", documents=len(batch.documents), rejected=len(batch.rejected), tokens=batch.tokens)

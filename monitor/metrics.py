@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -16,20 +17,23 @@ from prometheus_client.registry import Collector
 
 from alerts.types import AttemptResult, ChangeKind, Severity
 from monitor.classifier.protocol import Effort, Engine
+from monitor.stories import Standing
 from monitor.types import TONES, Partition, Reading, RejectReason, SeriesKind
 
 MAX_ENTITIES: Final = 300
 """Entities with series of their own at once; the quietest beyond it are summed as `other`."""
 
-STAGES: Final = ("poll", "decode", "prepare", "classify", "place", "save", "judge")
+STAGES: Final = ("poll", "decode", "prepare", "classify", "score", "save", "place", "settle", "judge")
 """What the loop spends its time on."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Balance:
-    """What became of the records since the process started. `consumed = counted + stale + duplicate + rejected`, always.
+    """What became of the records since the process started.
 
-    The whole value is replaced at each commit, so that a scrape between two commits sees one of them, never a mixture.
+    `consumed` and `rejected` are those that this instance read: the others wait for their turn. The rest is what it placed when it
+    led. Over all instances `consumed = stories + copies + stale + duplicate + rejected` once nothing waits. The whole value is
+    replaced at each commit, so that a scrape between two commits sees one of them, never a mixture.
     """
 
     consumed: int = 0
@@ -67,7 +71,9 @@ def _balance_families(balance: Balance) -> Iterator[MetricFamily]:
     consumed.add_metric([], balance.consumed)
     yield consumed
     outcome = CounterMetricFamily(
-        "bellwether_records", "Records by what became of them; the sum is what was consumed.", labels=["outcome"]
+        "bellwether_records",
+        "Records by what became of them; over all instances they add up to what was consumed and waits no longer.",
+        labels=["outcome"],
     )
     rejected = sum(balance.rejected.values())
     outcomes = {
@@ -177,6 +183,9 @@ class Metrics:
         self.watermark_seconds = Gauge(
             "bellwether_watermark_timestamp_seconds", "Stream time up to which rules were judged.", registry=registry
         )
+        self.leader = Gauge(
+            "bellwether_leader", "1 while this instance leads: it places documents and judges minutes.", registry=registry
+        )
         self.last_commit_seconds = Gauge(
             "bellwether_last_commit_timestamp_seconds", "Wall-clock time of the last saved batch.", registry=registry
         )
@@ -230,6 +239,25 @@ class Metrics:
             self.delivery_seconds.labels(receiver)
             for result in AttemptResult:
                 self.delivery_attempts.labels(receiver, result)
+
+    def count_placed(self, standings: Iterable[Standing]) -> None:
+        """What became of documents whose turn had come."""
+        found = Counts(standings)
+        before = self.balance
+        self.balance = replace(
+            before,
+            stories=before.stories + found[Standing.STORY],
+            copies=before.copies + found[Standing.COPY],
+            stale=before.stale + found[Standing.STALE],
+            duplicate=before.duplicate + found[Standing.DUPLICATE],
+        )
+
+    def count_consumed(self, consumed: int, rejected: Iterable[RejectReason]) -> None:
+        """How many records were read and saved, and why some of them are dead letters."""
+        before = self.balance
+        reasons = Counts(before.rejected)
+        reasons.update(rejected)
+        self.balance = replace(before, consumed=before.consumed + consumed, rejected=reasons)
 
     def set_engine(self, engine: Engine) -> None:
         """How the classifier computes."""

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Final, Protocol
 
 from monitor.config import StorySettings
-from monitor.fingerprints import Fingerprint, fingerprints, likeness, normalise, numbers
-from monitor.story_index import Found, Match, StoryIndex
-from monitor.types import ALL_SERIES, Document, Scored, Series, SeriesKind
+from monitor.fingerprints import likeness, numbers
+from monitor.story_index import Match, StoryIndex
+from monitor.types import ALL_SERIES, Scored, Series, SeriesKind
 
 _MOST_CANDIDATES: Final = 64
 _EXACT_KEY_BYTES: Final = 8
@@ -49,13 +48,12 @@ class Story:
 class Placed:
     """A document with its standing.
 
-    `document_key` names its uri and version. `new_series` count it as a story, `copy_series` as a copy; both are empty, and
-    `story_id` is None, for a duplicate and for a stale document.
+    `new_series` count it as a story, `copy_series` as a copy; both are empty, and `story_id` is None, for a duplicate and for a
+    stale document.
     """
 
     scored: Scored
     standing: Standing
-    document_key: int
     story_id: int | None = None
     new_series: tuple[Series, ...] = ()
     copy_series: tuple[Series, ...] = ()
@@ -79,23 +77,17 @@ class StoryShelf(Protocol):
         """Which of these document keys were saved before."""
 
 
-def document_key(document: Document) -> int:
-    """63 bits that name the document's uri and version, the same in every process. The first document's key names the story."""
-    name = f"{len(document.uri)}:{document.uri}{document.version}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(name, digest_size=8).digest()) >> 1
-
-
 def series_of(scored: Scored) -> tuple[Series, ...]:
     """The series that a document belongs to: everything, its topic, every watched entity that it names."""
-    entities = (Series(SeriesKind.ENTITY, entity) for entity in dict.fromkeys(scored.document.entities))
-    return ALL_SERIES, Series(SeriesKind.TOPIC, scored.prediction.topic), *entities
+    entities = (Series(SeriesKind.ENTITY, entity) for entity in scored.entities)
+    return ALL_SERIES, Series(SeriesKind.TOPIC, scored.topic), *entities
 
 
 class Stories:
     """Decides which documents tell the same story.
 
-    The answer does not depend on how the documents are cut into batches. The index in memory holds what was accepted or restored;
-    it may be told of a story twice, so other instances' stories can be restored at any time.
+    The answer depends on the documents and their order alone, not on how they are cut into batches, nor on how long the index keeps
+    stories beyond the window. The index in memory holds what was accepted or restored.
     """
 
     def __init__(self, settings: StorySettings, shelf: StoryShelf) -> None:
@@ -108,16 +100,15 @@ class Stories:
 
     def place(self, scored: Sequence[Scored]) -> Placement:
         """Where each document belongs, in order. Changes nothing: call `accept` once the placement is saved."""
-        keys = [document_key(item.document) for item in scored]
-        seen = self._shelf.known_documents(set(keys))
+        seen = self._shelf.known_documents({item.document_key for item in scored})
         standings: list[Standing | None] = []
-        for item, key in zip(scored, keys, strict=True):
-            standings.append(Standing.DUPLICATE if key in seen else Standing.STALE if item.document.stale else None)
-            seen.add(key)
-        draft = self._draft([item.document for item, standing in zip(scored, standings, strict=True) if standing is None])
+        for item in scored:
+            standings.append(Standing.DUPLICATE if item.document_key in seen else Standing.STALE if item.stale else None)
+            seen.add(item.document_key)
+        draft = self._draft([item for item, standing in zip(scored, standings, strict=True) if standing is None])
         placed = [
-            draft.place(item, key) if standing is None else Placed(item, standing, key)
-            for item, key, standing in zip(scored, keys, standings, strict=True)
+            draft.place(item) if standing is None else Placed(item, standing)
+            for item, standing in zip(scored, standings, strict=True)
         ]
         return Placement(tuple(placed), tuple(draft.changed.values()))
 
@@ -129,28 +120,28 @@ class Stories:
         """Takes up saved stories as (story id, first received, keys)."""
         self._index.add(stories)
 
+    def clear(self) -> None:
+        """Forgets everything that was accepted or restored."""
+        self._index = StoryIndex()
+
     def forget_before(self, time_ms: int) -> None:
         """No document received at or after `time_ms` plus the stories' window will need a story that began before `time_ms`."""
         self._index.forget_before(time_ms)
 
-    def _draft(self, documents: Sequence[Document]) -> _Draft:
-        prints = fingerprints([normalise(document.headline, document.body, document.source) for document in documents])
-        found = self._index.find([own.keys for own in prints])
-        texts = [
-            _Text(own, _best(_in_time(known.matches, document, self._settings.window)), known)
-            for document, own, known in zip(documents, prints, found, strict=True)
-        ]
+    def _draft(self, scored: Sequence[Scored]) -> _Draft:
+        window_ms = self._settings.window // timedelta(milliseconds=1)
+        found = self._index.find([item.keys for item in scored], [item.received_ms for item in scored], window_ms)
+        texts = [_Text(_best(known.matches), known.crowds) for known in found]
         ids = {match.story_id for text in texts for match in text.matches}
         return _Draft(self._settings, dict(self._shelf.stories(ids)) if ids else {}, iter(texts))
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A document's fingerprint, the saved stories that may be its own, and all that the index knew of it."""
+    """The saved stories that may be a document's own, and how many saved stories have each of its keys."""
 
-    fingerprint: Fingerprint
     matches: list[Match]
-    found: Found
+    crowds: list[int]
 
 
 @dataclass(slots=True)
@@ -164,81 +155,80 @@ class _Draft:
     begun: dict[int, list[Story]] = field(default_factory=dict)
     """The batch's own new stories by key."""
 
-    def place(self, scored: Scored, key: int) -> Placed:
+    def place(self, scored: Scored) -> Placed:
         """Joins the most similar story, or begins one. The documents come in the order in which the texts were given."""
         text = next(iter(self.texts))
         own = series_of(scored)
-        story = self._story_for(scored.document, text)
+        story = self._story_for(scored, text)
         if story is None:
-            self._begin(scored.document, text, key, own)
-            return Placed(scored, Standing.STORY, key, key, own)
-        self._keep(_joined(story, scored.document, own))
+            self._begin(scored, text, own)
+            return Placed(scored, Standing.STORY, scored.document_key, own)
+        self._keep(_joined(story, scored, own))
         new = tuple(series for series in own if series not in story.series)
-        return Placed(scored, Standing.COPY, key, story.story_id, new, tuple(series for series in own if series in story.series))
+        return Placed(scored, Standing.COPY, story.story_id, new, tuple(series for series in own if series in story.series))
 
-    def _story_for(self, document: Document, text: _Text) -> Story | None:
-        matches = [*text.matches, *_in_time(self._begun_matches(text.fingerprint), document, self.settings.window)]
+    def _story_for(self, scored: Scored, text: _Text) -> Story | None:
+        matches = [*text.matches, *self._begun_matches(scored)]
         ranked = []
         for match in _best(matches):
             story = self.known.get(match.story_id)
-            rank = None if story is None else self._similarity(document, text.fingerprint, story)
+            rank = None if story is None else self._similarity(scored, story)
             if rank is not None:
                 ranked.append((-rank, match.first_received_ms, match.story_id))
         return self.known[min(ranked)[2]] if ranked else None
 
-    def _similarity(self, document: Document, fingerprint: Fingerprint, story: Story) -> float | None:
+    def _similarity(self, scored: Scored, story: Story) -> float | None:
         """How alike the texts are; None if they do not tell one story."""
-        if story.keys[:_EXACT_KEY_BYTES] == fingerprint.keys[:_EXACT_KEY_BYTES]:
+        if story.keys[:_EXACT_KEY_BYTES] == scored.keys[:_EXACT_KEY_BYTES]:
             return 2.0
-        if _about_others(document, story):
+        if _about_others(scored, story):
             return None
-        found = likeness(fingerprint.shingles, story.shingles)
+        found = likeness(scored.shingles, story.shingles)
         alike = found.jaccard >= self.settings.min_jaccard or found.containment >= self.settings.min_containment
         return found.jaccard if alike and not found.contradicts else None
 
-    def _begun_matches(self, fingerprint: Fingerprint) -> list[Match]:
+    def _begun_matches(self, scored: Scored) -> list[Match]:
         shared: dict[int, int] = {}
-        for key in numbers(fingerprint.keys).tolist():
-            for story in self.begun.get(key, ()):
+        for key in numbers(scored.keys).tolist():
+            for story in self._begun_with(key, scored.received_ms):
                 shared[story.story_id] = shared.get(story.story_id, 0) + 1
         return [Match(story_id, self.known[story_id].first_received_ms, keys) for story_id, keys in shared.items()]
 
-    def _begin(self, document: Document, text: _Text, story_id: int, series: Iterable[Series]) -> None:
-        received_ms, keys = document.received_ms, numbers(text.fingerprint.keys)
-        telling = [position == 0 or self._crowd(text, position, key) < _KEY_CROWD for position, key in enumerate(keys.tolist())]
+    def _begun_with(self, key: int, received_ms: int) -> list[Story]:
+        """The batch's own stories with this key that are less than the window away."""
+        window_ms = self.settings.window // timedelta(milliseconds=1)
+        return [story for story in self.begun.get(key, ()) if abs(received_ms - story.first_received_ms) < window_ms]
+
+    def _begin(self, scored: Scored, text: _Text, series: Iterable[Series]) -> None:
+        received_ms, keys = scored.received_ms, numbers(scored.keys)
+        # A key that very many stories share finds a template, not a story, and slows each look-up.
+        telling = [
+            text.crowds[position] + len(self._begun_with(key, received_ms)) < _KEY_CROWD
+            for position, key in enumerate(keys.tolist())
+        ]
         kept = keys[telling]
-        story = Story(story_id, received_ms, received_ms, 1, text.fingerprint.shingles, kept.tobytes(), frozenset(series))
+        story = Story(scored.document_key, received_ms, received_ms, 1, scored.shingles, kept.tobytes(), frozenset(series))
         for key in kept.tolist():
             self.begun.setdefault(key, []).append(story)
         self._keep(story)
-
-    def _crowd(self, text: _Text, position: int, key: int) -> int:
-        """How many stories have this band key: one that very many share finds a template, not a story, and slows each look-up."""
-        return text.found.crowds[position] + len(self.begun.get(key, ()))
 
     def _keep(self, story: Story) -> None:
         self.known[story.story_id] = self.changed[story.story_id] = story
 
 
-def _joined(story: Story, document: Document, series: Iterable[Series]) -> Story:
+def _joined(story: Story, scored: Scored, series: Iterable[Series]) -> Story:
     return replace(
         story,
-        last_received_ms=max(story.last_received_ms, document.received_ms),
+        last_received_ms=max(story.last_received_ms, scored.received_ms),
         documents=story.documents + 1,
         series=story.series.union(series),
     )
 
 
-def _about_others(document: Document, story: Story) -> bool:
+def _about_others(scored: Scored, story: Story) -> bool:
     """Whether both name watched entities, and none in common."""
     entities = {series.name for series in story.series if series.kind is SeriesKind.ENTITY}
-    return bool(entities) and bool(document.entities) and entities.isdisjoint(document.entities)
-
-
-def _in_time(matches: Iterable[Match], document: Document, window: timedelta) -> list[Match]:
-    """Stories whose first document is less than `window` away, on either side: partitions are not read in step."""
-    window_ms = window // timedelta(milliseconds=1)
-    return [match for match in matches if abs(document.received_ms - match.first_received_ms) < window_ms]
+    return bool(entities) and bool(scored.toward) and entities.isdisjoint(scored.entities)
 
 
 def _best(matches: Iterable[Match]) -> list[Match]:

@@ -28,7 +28,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the index knows about one text: the stories that share keys with it, and for each of its keys how many have it."""
+    """What the index knows about one text: the stories near in time that share keys with it, and for each key how many have it."""
 
     matches: list[Match]
     crowds: list[int]
@@ -82,13 +82,18 @@ class StoryIndex:
             self._runs.append(_sorted(np.concatenate(keys), np.concatenate(rows)))
             self._merge()
 
-    def find(self, packed_keys: Sequence[bytes]) -> list[Found]:
-        """For each text's keys what is known of them; the matches are in no particular order."""
+    def find(self, packed_keys: Sequence[bytes], times_ms: Sequence[int], window_ms: int) -> list[Found]:
+        """For each text's keys what is known of stories that began less than `window_ms` before or after the text's time.
+
+        The matches are in no particular order.
+        """
         parts = [numbers(packed) for packed in packed_keys]
         if not parts or not self._runs:
             return [Found([], [0] * len(part)) for part in parts]
         owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         positions, rows = self._equal(np.concatenate(parts))
+        near = np.abs(self._firsts[rows] - np.asarray(times_ms, dtype=np.int64)[owners[positions]]) < window_ms
+        positions, rows = positions[near], rows[near]
         crowds = iter(np.bincount(positions, minlength=len(owners)).tolist())
         found = [Found([], [next(crowds) for _ in part]) for part in parts]
         pairs, shared = np.unique(owners[positions] * self._size + rows, return_counts=True)

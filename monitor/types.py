@@ -186,6 +186,11 @@ class Opinion:
         """`score` as an integer number of 1/`SCORE_UNIT`."""
         return round(self.score * SCORE_UNIT)
 
+    @property
+    def stance(self) -> Stance:
+        """What is counted of it."""
+        return Stance(self.tone, self.score_units)
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -210,12 +215,55 @@ class Prediction:
         return self.toward.get(entity, self.document)
 
 
+Turn = tuple[int, str, int, int]
+"""A place in the one order in which the documents of all partitions are told: received time, topic, partition, offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """What is counted of an opinion."""
+
+    tone: Tone
+    score_units: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A document with the classifier's answers."""
+    """A document as the classifier has judged it, waiting for its turn in stream time. Its text is gone, but for the `headline`.
 
-    document: Document
-    prediction: Prediction
+    `document_key` is 63 bits that name its uri and version, the same in every process. `topic` is the label that it was given,
+    `stance` how it speaks as a whole, `toward` how it speaks of each watched entity that it names, in order of first mention.
+    `shingles` and `keys` are its `Fingerprint`, `model` the version of the classifier.
+    """
+
+    partition: Partition
+    offset: int
+    received_ms: int
+    document_key: int
+    uri: str
+    version: str
+    source: str
+    language: str
+    status: PublicationStatus
+    published_ms: int | None
+    stale: bool
+    headline: str
+    topic: str
+    stance: Stance
+    toward: tuple[tuple[str, Stance], ...]
+    shingles: bytes
+    keys: bytes
+    model: str
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The watched entities that it names."""
+        return tuple(entity for entity, _ in self.toward)
+
+    @property
+    def turn(self) -> Turn:
+        """Its place in the order of stream time."""
+        return self.received_ms, self.partition.topic, self.partition.number, self.offset
 
 
 # --- series, counts, readings ------------------------------------------------------------------

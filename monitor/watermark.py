@@ -1,133 +1,142 @@
-"""Record times per partition in, stream time out: the moment that every partition still talking has passed."""
+"""How far each partition is in, the place in stream order before which nothing is awaited any more out.
+
+Two halves, because partitions belong to different instances and one of them leads. Each owner watches the silence of its partitions
+(`Silence`) and reports it beside what it saves. The leader reads all reports and knows the mark (`mark`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from monitor.types import Partition
+from monitor.types import Partition, Turn
 
 _CONFIRM_AGAIN_S: Final = 1.0
+_IN_FLIGHT_MS: Final = 2_000
+"""A record may take so long from its own time to its place in the log."""
+_TRUST_MS: Final = 5_000
+"""A report of silence that is so much older than the newest report is no longer believed: its owner may be gone."""
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far one partition is.
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """What an owner reports of a partition.
 
-    `time_ms` is the newest record time and `reached_s` when it was first seen here (None: it was restored). `quiet_since_s` is
-    when the last record came, or when the log first confirmed that there is none. `confirmed_s` is the last such confirmation.
+    `quiet_ms` is how long the log had held nothing more when it was last asked; 0 where there is more, or nobody knows. No record
+    from before `complete_ms` is awaited then; None: nobody knows.
+    """
+
+    quiet_ms: int = 0
+    complete_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a partition is: the stream time of its newest saved record (None before the first) and the offset behind it, what its
+    owner reports, and when by the database's clock.
     """
 
     time_ms: int | None
-    reached_s: float | None = None
+    next_offset: int
+    quiet: Quiet
+    reported_at_ms: int
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One partition: `quiet_since_s` is when the last record came, or when the log first confirmed that there is none."""
+
     quiet_since_s: float | None = None
     confirmed_s: float | None = None
-
-    def idle(self, idle_after_s: float) -> bool:
-        if self.confirmed_s is None or self.quiet_since_s is None:
-            return False
-        return self.confirmed_s - self.quiet_since_s >= idle_after_s
-
-    @property
-    def anchor_s(self) -> float | None:
-        return self.quiet_since_s if self.reached_s is None else self.reached_s
+    complete_ms: int | None = None
 
 
-class Watermark:
-    """Stream time: the minimum over the partitions still talking of their newest record time. It never goes back.
+class Silence:
+    """Which of the partitions that are ours are silent. Without the log's word a partition is not: a backlog is no silence.
 
-    A partition stops counting once the log has confirmed, `idle_after_s` after its last record, that we are at its end. Without
-    that confirmation it holds the mark: a backlog is not silence. When all are quiet, time goes on from the newest record with the
-    monotonic clock, as far as every partition was confirmed and `idle_after_s` behind.
-
-    `now_s` is monotonic seconds everywhere; `floor_ms` is the mark saved by an earlier process.
+    `now_s` is monotonic seconds everywhere.
     """
 
-    def __init__(self, idle_after_s: float, floor_ms: int | None = None) -> None:
+    def __init__(self, idle_after_s: float) -> None:
         self._idle_after_s = idle_after_s
-        self._mark_ms = floor_ms
-        self._progress: dict[Partition, _Progress] = {}
+        self._watched: dict[Partition, _Watched] = {}
 
-    def assign(self, partitions: Mapping[Partition, int | None]) -> None:
-        """These partitions are ours from now on, with their saved stream times (None: nothing saved).
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """These partitions are ours from now on. What was confirmed before is void: another instance may have read on."""
+        self._watched = {partition: _Watched() for partition in partitions}
 
-        Whatever was confirmed before is void: another instance may have read on.
+    def observe(self, partition: Partition, now_s: float) -> None:
+        """A record was saved. Nothing happens if the partition is not ours."""
+        if partition in self._watched:
+            self._watched[partition] = _Watched(quiet_since_s=now_s)
+
+    def confirm_end(self, partition: Partition, now_s: float, newest_ms: int | None) -> None:
+        """The log itself said that everything in this partition is saved; before it was asked, stream time had come to `newest_ms`.
+
+        Nothing happens if the partition is not ours.
         """
-        self._progress = {partition: _Progress(time_ms) for partition, time_ms in partitions.items()}
-        self._raise()
-
-    def observe(self, partition: Partition, time_ms: int, now_s: float) -> None:
-        """A record of this time was saved. Nothing happens if the partition is not ours."""
-        progress = self._progress.get(partition)
-        if progress is None:
+        watched = self._watched.get(partition)
+        if watched is None:
             return
-        if progress.time_ms is None or time_ms > progress.time_ms:
-            progress.time_ms, progress.reached_s = time_ms, now_s
-        progress.quiet_since_s, progress.confirmed_s = now_s, None
-        self._raise()
+        if watched.quiet_since_s is None:
+            watched.quiet_since_s = now_s
+        watched.confirmed_s = now_s
+        watched.complete_ms = None if newest_ms is None else newest_ms - _IN_FLIGHT_MS
 
-    def confirm_end(self, partition: Partition, now_s: float) -> None:
-        """The log itself said that everything in this partition is saved. Nothing happens if the partition is not ours."""
-        progress = self._progress.get(partition)
-        if progress is None:
-            return
-        if progress.quiet_since_s is None:
-            progress.quiet_since_s = now_s
-        progress.confirmed_s = now_s
-        self._raise()
-
-    def quiet_candidates(self, now_s: float) -> frozenset[Partition]:
-        """The partitions whose end is worth asking for: an answer would let the mark move.
-
-        Those without a record for `idle_after_s` (or since they were assigned) that are not confirmed; and when all are, every one
-        of them again after a second, because silence counts only as far as it is confirmed.
+    def candidates(self, now_s: float) -> frozenset[Partition]:
+        """The partitions whose end is worth asking for: without a record for `idle_after_s` or since they are ours, and not asked
+        about within the last second.
         """
-        idle = {partition for partition, progress in self._progress.items() if progress.idle(self._idle_after_s)}
-        all_idle = len(idle) == len(self._progress)
         return frozenset(
             partition
-            for partition, progress in self._progress.items()
-            if (all_idle and _age_s(progress.confirmed_s, now_s) >= _CONFIRM_AGAIN_S)
-            or (partition not in idle and _age_s(progress.quiet_since_s, now_s) >= self._idle_after_s)
+            for partition, watched in self._watched.items()
+            if _age_s(watched.quiet_since_s, now_s) >= self._idle_after_s and _age_s(watched.confirmed_s, now_s) >= _CONFIRM_AGAIN_S
         )
 
-    def value_ms(self) -> int | None:
-        """Stream time: nothing before it is awaited any more. None while it is unknown."""
-        return self._mark_ms
-
-    def is_late(self, time_ms: int) -> bool:
-        """Whether a record of this time comes after the mark has passed it."""
-        return self._mark_ms is not None and time_ms < self._mark_ms
-
-    def _raise(self) -> None:
-        talking = [progress for progress in self._progress.values() if not progress.idle(self._idle_after_s)]
-        reached_ms = _slowest_ms(talking) if talking else self._silent_ms()
-        if reached_ms is not None:
-            self._mark_ms = reached_ms if self._mark_ms is None else max(self._mark_ms, reached_ms)
-
-    def _silent_ms(self) -> int | None:
-        """Where time stands when every partition is quiet."""
-        confirmed_s = min((_known(progress.confirmed_s) for progress in self._progress.values()), default=None)
-        times = [
-            (progress.time_ms, -_known(progress.anchor_s)) for progress in self._progress.values() if progress.time_ms is not None
-        ]
-        if confirmed_s is None or not times:
-            return None
-        newest_ms, negative_anchor_s = max(times)
-        return newest_ms + max(0, int((confirmed_s + negative_anchor_s - self._idle_after_s) * 1_000))
+    def reports(self) -> dict[Partition, Quiet]:
+        """What is known of each partition."""
+        return {
+            partition: Quiet()
+            if watched.confirmed_s is None or watched.quiet_since_s is None
+            else Quiet(round((watched.confirmed_s - watched.quiet_since_s) * 1_000), watched.complete_ms)
+            for partition, watched in self._watched.items()
+        }
 
 
-def _slowest_ms(talking: Iterable[_Progress]) -> int | None:
-    times = [progress.time_ms for progress in talking]
-    known = [time_ms for time_ms in times if time_ms is not None]
-    return min(known) if len(known) == len(times) else None
+def mark(progress: Mapping[Partition, Progress], known: Collection[Partition], idle_after_ms: int) -> Turn | None:
+    """Before which place in stream order everything is saved, of all `known` partitions; None while that is unknown.
+
+    A partition that talks holds the mark at its newest record: the records behind that one come later in the order. One that has
+    been silent for `idle_after_ms` holds it where the others were when the log was last asked. When all are silent, time goes on
+    from the newest record as long as silence is confirmed, and `idle_after_ms` behind it.
+    """
+    if not known or not progress.keys() >= set(known):
+        return None
+    latest_ms = max(progress[partition].reported_at_ms for partition in known)
+    bounds, newest = [], None
+    silent = True
+    for partition in known:
+        found = progress[partition]
+        idle = found.quiet.quiet_ms >= idle_after_ms and latest_ms - found.reported_at_ms <= _TRUST_MS
+        silent = silent and idle
+        if found.time_ms is not None:
+            newest = max(newest or (found.time_ms, 0), (found.time_ms, found.quiet.quiet_ms))
+        if not idle:
+            if found.time_ms is None:
+                return None
+            bounds.append((found.time_ms, partition.topic, partition.number, found.next_offset))
+        elif found.quiet.complete_ms is not None:
+            bounds.append(_before(found.quiet.complete_ms))
+    if silent:
+        return None if newest is None else _before(newest[0] + max(1, newest[1] - idle_after_ms))
+    return min(bounds)
+
+
+def _before(time_ms: int) -> Turn:
+    """The place before everything that was received at or after a time."""
+    return time_ms, "", -1, -1
 
 
 def _age_s(since_s: float | None, now_s: float) -> float:
     return float("inf") if since_s is None else now_s - since_s
-
-
-def _known(value: float | None) -> float:
-    assert value is not None  # an idle partition was confirmed
-    return value

@@ -75,6 +75,12 @@ class Windows:
         if self._swept_ms is None or self._from_ms - self._swept_ms >= self._capacity_ms // _SWEEPS_A_CAPACITY:
             self._sweep(self._from_ms)
 
+    def clear(self) -> None:
+        """Forgets everything, as if nothing had ever been counted."""
+        self._totals = {kind: {} for kind in SeriesKind}
+        self._minutes = []
+        self._from_ms = self._swept_ms = None
+
     def _beginning(self, window_ms: int, until_ms: int) -> int:
         if window_ms > self._capacity_ms:
             raise ValueError(f"a window of {window_ms} ms is longer than the {self._capacity_ms} ms that are kept")

@@ -76,6 +76,10 @@ class FileSource:
         """The one partition, always ours."""
         return self._assignment
 
+    def partitions(self) -> frozenset[Partition]:
+        """The one partition."""
+        return self._assignment.partitions
+
     def identity(self, partition: Partition) -> str:
         """The length and hash of the file's beginning; "" of a pipe, and of a file that nothing was read from."""
         del partition

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 from kafka.structs import MemberState
 
@@ -146,6 +147,14 @@ class KafkaSource:
         """As `Source.assignment`: empty, under a new generation, as soon as the group has put us out."""
         self._observe()
         return self._assignment
+
+    def partitions(self) -> frozenset[Partition]:
+        """As `Source.partitions`; a topic that is gone has none."""
+        return frozenset(
+            Partition(topic, number)
+            for topic in self._settings.topics
+            for number in self._client.cluster.partitions_for_topic(topic) or ()
+        )
 
     def identity(self, partition: Partition) -> str:
         """The id of the partition's topic; "" where the cluster is too old to give one."""
@@ -393,6 +402,8 @@ def _consumer_options(settings: KafkaSettings) -> dict[str, Any]:
         "group_instance_id": settings.group_instance_id,
         # The positions that count are saved with what was made of the records.
         "enable_auto_commit": False,
+        # What stays ours in a rebalance is read on while the rest moves (KIP-429).
+        "partition_assignment_strategy": [CooperativeStickyAssignor],
         "auto_offset_reset": "earliest",
         "isolation_level": "read_committed",
         "session_timeout_ms": session_ms,

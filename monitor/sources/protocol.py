@@ -62,6 +62,9 @@ class Source(Protocol):
     def assignment(self) -> Assignment:
         """The partitions that are ours now. Never blocks."""
 
+    def partitions(self) -> frozenset[Partition]:
+        """Every partition that the log has, ours or not, as far as it was last known. Never blocks."""
+
     @property
     def exhausted(self) -> bool:
         """Whether there will never be another record: a file that is read to its end and not followed. A log has no such end."""

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
+from monitor.store.migrations import STEPS
 from monitor.store.schema import SCHEMA_VERSION, meta, metadata
 
 _WRITE: Final = "bellwether_write"
@@ -100,7 +101,7 @@ def _postgres_engine(url: URL) -> Engine:
 
 
 def _check_schema(engine: Engine) -> None:
-    """Creates the tables in an empty database; refuses one that another version wrote."""
+    """Creates the tables in an empty database, brings those of an older version up to date, refuses any other."""
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
@@ -112,6 +113,8 @@ def _check_schema(engine: Engine) -> None:
             found = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
         except DBAPIError:
             found = None
+        if found is not None and found.isdigit() and int(found) in STEPS:
+            found = _migrate(connection, int(found))
     if found is None:
         raise SchemaMismatch("the database holds tables that are not Bellwether's: point store.url at an empty one")
     if found != str(SCHEMA_VERSION):
@@ -139,6 +142,15 @@ def translated_errors() -> Iterator[None]:
         raise StoreError(f"the database failed: {type(error).__name__}") from error
 
 
+def _migrate(connection: Connection, found: int) -> str:
+    """Takes the database as far as there are steps; the version that it has then."""
+    while found in STEPS:
+        STEPS[found](connection)
+        found += 1
+    connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(found)))
+    return str(found)
+
+
 def _first_line(error: BaseException | None) -> str:
     """What a database says about itself. PostgreSQL repeats values of the row in the lines below, which may hold news text."""
     return str(error).split("\n", 1)[0]
@@ -153,6 +165,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that will write: committed at the end, rolled back as a whole by any exception."""
     with translated_errors(), engine.execution_options(**{_WRITE: True}).begin() as connection:
         yield connection
+
+
+def database_ms(connection: Connection) -> int:
+    """The database's own clock, in milliseconds since 1970."""
+    if connection.dialect.name == "postgresql":
+        return int(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp()) * 1000").scalar_one())
+    return int(connection.exec_driver_sql("SELECT (julianday('now') - 2440587.5) * 86400000").scalar_one())
 
 
 @contextmanager

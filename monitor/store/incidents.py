@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from alerts.types import AlertState, Delivery, DeliveryStatus, Evaluation, Incident, Phase, ResolveReason, Severity
 from monitor.store.engine import reading, writing
+from monitor.store.lease import Lease
 from monitor.store.rows import insert_rows, upsert
 from monitor.store.schema import alert_state, delivery, incident, incident_change, judgement
 from monitor.types import Count, Reading, Series, SeriesKind
@@ -38,9 +39,15 @@ class Incidents:
         found = (_state(row, incidents) for row in rows)
         return {(state.rule, state.series): state for state in found}
 
-    def save(self, evaluations: Iterable[Evaluation], deliveries: Sequence[Delivery], evaluated_until_ms: int) -> None:
-        """Makes these evaluations and their deliveries true together, and remembers that time was judged so far."""
+    def save(
+        self, evaluations: Iterable[Evaluation], deliveries: Sequence[Delivery], evaluated_until_ms: int, lease: Lease
+    ) -> None:
+        """Makes these evaluations and their deliveries true together, and remembers that time was judged so far.
+
+        Raises Deposed, and changes nothing, when this instance no longer leads.
+        """
         with writing(self._engine) as connection:
+            lease.prolong(connection)
             for evaluation in evaluations:
                 _save_states(connection, evaluation.states)
                 _save_changes(connection, evaluation)

@@ -1,18 +1,25 @@
-"""One scored batch in, one transaction out: positions, counts, stories, documents and dead letters become true together."""
+"""A batch in, one transaction out: positions, scored documents and dead letters become true together.
+
+So do, when the documents' turn has come, their places in stories, their counts, and that they wait no longer.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+import msgspec
+from sqlalchemy import Connection, Engine, Row, insert, select, tuple_, update
 from sqlalchemy.sql.functions import count
 
 from monitor.errors import Fenced
 from monitor.sources.protocol import Interruption
-from monitor.store.engine import reading, writing
-from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows, upsert
+from monitor.store.engine import database_ms, reading, writing
+from monitor.store.lease import Lease
+from monitor.store.rows import delete_rows, insert_new_rows, insert_or_add, insert_or_replace, insert_rows, upsert
 from monitor.store.schema import (
     NO_POSITION,
     bucket,
@@ -21,14 +28,18 @@ from monitor.store.schema import (
     interruption,
     log_partition,
     mention,
+    scored,
     story,
+    tally,
 )
 from monitor.stories import Placed, Placement, Standing, Story
-from monitor.types import Bucket, Count, Partition, Rejected, Series, SeriesKind
+from monitor.types import Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, Turn
+from monitor.watermark import Progress, Quiet
 
-_HEADLINE_CHARACTERS = 400
-_KEYS_A_QUERY = 500  # SQLite's oldest limit on parameters is 999
-_COUNT_COLUMNS = tuple(column.name for column in bucket.columns if not column.primary_key)
+_KEYS_A_QUERY: Final = 500  # SQLite's oldest limit on parameters is 999
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final = msgspec.msgpack.Decoder(Scored)
+_COUNT_COLUMNS: Final = tuple(column.name for column in bucket.columns if not column.primary_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +58,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far one batch takes one partition, under which claim, and what became of the records on the way.
-
-    `consumed = counted + stale + duplicate + rejected`.
-    """
+    """How far one batch takes one partition, under which claim; `consumed` records on the way, `rejected` of them dead letters."""
 
     partition: Partition
     epoch: int
@@ -59,9 +67,6 @@ class Advance:
     identity: str
     time_ms: int
     consumed: int
-    counted: int
-    stale: int
-    duplicate: int
     rejected: int
 
 
@@ -70,10 +75,8 @@ class Saving:
     """Everything that one batch makes true."""
 
     advances: tuple[Advance, ...]
-    placement: Placement
-    buckets: tuple[Bucket, ...]
+    scored: tuple[Scored, ...]
     rejected: tuple[Rejected, ...]
-    model: str
 
 
 class Ledger:
@@ -93,14 +96,20 @@ class Ledger:
                 identity="",
                 next_offset=NO_POSITION,
                 consumed=0,
-                counted=0,
-                stale=0,
-                duplicate=0,
                 rejected=0,
+                quiet_ms=0,
+                reported_at_ms=database_ms(connection),
             )
             row = connection.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["topic", "number"], set_={"epoch": log_partition.c.epoch + 1, "owner": owner}
+                    index_elements=["topic", "number"],
+                    set_={
+                        "epoch": log_partition.c.epoch + 1,
+                        "owner": owner,
+                        "quiet_ms": 0,
+                        "complete_ms": None,
+                        "reported_at_ms": statement.excluded.reported_at_ms,
+                    },
                 ).returning(log_partition.c.epoch, log_partition.c.next_offset, log_partition.c.identity, log_partition.c.time_ms)
             ).one()
         return Claim(
@@ -134,12 +143,58 @@ class Ledger:
     def save(self, saving: Saving) -> None:
         """Makes the batch true as a whole. Raises Fenced, and changes nothing, when one of its partitions is no longer ours."""
         with writing(self._engine) as connection:
+            now_ms = database_ms(connection)
             for advance in sorted(saving.advances, key=lambda advance: advance.partition):
-                _advance(connection, advance)
-            _add_buckets(connection, saving.buckets)
-            _save_stories(connection, saving.placement.stories)
-            _save_documents(connection, saving.placement.placed, saving.model)
+                _advance(connection, advance, now_ms)
+            insert_rows(connection, scored, [_scored_row(item) for item in saving.scored])
             insert_rows(connection, dead_letter, [_dead_letter_row(rejected) for rejected in saving.rejected])
+
+    def report(self, claims: Iterable[Claim], quiet: Mapping[Partition, Quiet]) -> None:
+        """Tells for each claim how silent its partition is. A claim that was lost tells nothing."""
+        table = log_partition.c
+        with writing(self._engine) as connection:
+            now_ms = database_ms(connection)
+            for claim in sorted(claims, key=lambda claim: claim.partition):
+                told = quiet.get(claim.partition, Quiet())
+                connection.execute(
+                    update(log_partition)
+                    .where(
+                        table.topic == claim.partition.topic,
+                        table.number == claim.partition.number,
+                        table.epoch == claim.epoch,
+                    )
+                    .values(quiet_ms=told.quiet_ms, complete_ms=told.complete_ms, reported_at_ms=now_ms)
+                )
+
+    def progress(self) -> dict[Partition, Progress]:
+        """How far each partition that was ever claimed is."""
+        with reading(self._engine) as connection:
+            return {
+                Partition(row.topic, row.number): Progress(
+                    row.time_ms, row.next_offset, Quiet(row.quiet_ms, row.complete_ms), row.reported_at_ms
+                )
+                for row in connection.execute(select(log_partition))
+            }
+
+    def waiting(self, before: Turn, limit: int) -> list[Scored]:
+        """At most `limit` scored documents whose turn comes before `before`, in the order of turns."""
+        place = (scored.c.received_ms, scored.c.topic, scored.c.number, scored.c.offset)
+        statement = select(scored.c.content).where(tuple_(*place) < before).order_by(*place).limit(limit)
+        with reading(self._engine) as connection:
+            return [_DECODER.decode(content) for content in connection.scalars(statement)]
+
+    def settle(self, placement: Placement, buckets: Sequence[Bucket], lease: Lease) -> None:
+        """Makes the places of documents whose turn has come true: they wait no longer.
+
+        Raises Deposed, and changes nothing, when this instance no longer leads.
+        """
+        with writing(self._engine) as connection:
+            lease.prolong(connection)
+            _take_out(connection, [item.scored for item in placement.placed])
+            _add_buckets(connection, buckets)
+            _save_stories(connection, placement.stories)
+            _save_documents(connection, placement.placed)
+            _add_tallies(connection, placement.placed)
 
     def stories(self, ids: Collection[int]) -> Mapping[int, Story]:
         """The stories of these ids, as far as they exist."""
@@ -219,7 +274,7 @@ def _move(
         raise Fenced(f"{partition} was taken over by another instance (our epoch {epoch})")
 
 
-def _advance(connection: Connection, advance: Advance) -> None:
+def _advance(connection: Connection, advance: Advance, now_ms: int) -> None:
     table = log_partition.c
     _move(
         connection,
@@ -231,12 +286,45 @@ def _advance(connection: Connection, advance: Advance) -> None:
             "identity": advance.identity,
             "time_ms": advance.time_ms,
             "consumed": table.consumed + advance.consumed,
-            "counted": table.counted + advance.counted,
-            "stale": table.stale + advance.stale,
-            "duplicate": table.duplicate + advance.duplicate,
             "rejected": table.rejected + advance.rejected,
+            "quiet_ms": 0,
+            "complete_ms": None,
+            "reported_at_ms": now_ms,
         },
     )
+
+
+def _scored_row(item: Scored) -> dict[str, object]:
+    received_ms, topic, number, offset = item.turn
+    return {
+        "received_ms": received_ms,
+        "topic": topic,
+        "number": number,
+        "offset": offset,
+        "content": _ENCODER.encode(item),
+    }
+
+
+def _take_out(connection: Connection, items: Iterable[Scored]) -> None:
+    """They wait no longer. By their keys, because what came meanwhile may lie between them."""
+    keys = [dict(zip(("received_ms", "topic", "number", "offset"), item.turn, strict=True)) for item in items]
+    delete_rows(connection, scored, keys)
+
+
+def _add_tallies(connection: Connection, placed: Iterable[Placed]) -> None:
+    counted = Counter((item.scored.partition, item.standing) for item in placed)
+    rows = [
+        {
+            "topic": partition.topic,
+            "number": partition.number,
+            "stories": counted[partition, Standing.STORY],
+            "copies": counted[partition, Standing.COPY],
+            "stale": counted[partition, Standing.STALE],
+            "duplicates": counted[partition, Standing.DUPLICATE],
+        }
+        for partition in sorted({partition for partition, _ in counted})
+    ]
+    insert_or_add(connection, tally, rows, ("stories", "copies", "stale", "duplicates"))
 
 
 def _add_buckets(connection: Connection, buckets: Iterable[Bucket]) -> None:
@@ -295,28 +383,28 @@ def _story(row: Row[tuple[object, ...]]) -> Story:
     )
 
 
-def _save_documents(connection: Connection, placed: Iterable[Placed], model: str) -> None:
+def _save_documents(connection: Connection, placed: Iterable[Placed]) -> None:
     fresh = [item for item in placed if item.standing is not Standing.DUPLICATE]
-    insert_new_rows(connection, document, [_document_row(item, model) for item in fresh])
+    insert_new_rows(connection, document, [_document_row(item) for item in fresh])
     mentions = [
         {
             "entity": entity,
-            "received_ms": item.scored.document.received_ms,
-            "document_key": item.document_key,
-            "tone": item.scored.prediction.opinion(entity).tone,
-            "score_units": item.scored.prediction.opinion(entity).score_units,
+            "received_ms": item.scored.received_ms,
+            "document_key": item.scored.document_key,
+            "tone": stance.tone,
+            "score_units": stance.score_units,
         }
         for item in fresh
         if item.standing is not Standing.STALE
-        for entity in item.scored.document.entities
+        for entity, stance in item.scored.toward
     ]
     insert_new_rows(connection, mention, mentions)
 
 
-def _document_row(item: Placed, model: str) -> dict[str, object]:
-    news, prediction = item.scored.document, item.scored.prediction
+def _document_row(item: Placed) -> dict[str, object]:
+    news = item.scored
     return {
-        "document_key": item.document_key,
+        "document_key": news.document_key,
         "topic": news.partition.topic,
         "number": news.partition.number,
         "offset": news.offset,
@@ -327,14 +415,14 @@ def _document_row(item: Placed, model: str) -> dict[str, object]:
         "source": news.source,
         "language": news.language,
         "status": str(news.status),
-        "headline": (news.headline or news.body)[:_HEADLINE_CHARACTERS],
+        "headline": news.headline,
         "entities": json.dumps(news.entities),
         "standing": str(item.standing),
         "story_id": item.story_id,
-        "label": prediction.topic,
-        "tone": prediction.document.tone,
-        "score_units": prediction.document.score_units,
-        "model": model,
+        "label": news.topic,
+        "tone": news.stance.tone,
+        "score_units": news.stance.score_units,
+        "model": news.model,
     }
 
 

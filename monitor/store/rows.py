@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, bindparam, column, func, insert, select
+from sqlalchemy import Connection, Table, bindparam, column, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 RowValues = Mapping[str, object]
 """The values of one row by column; all rows of a call name the same columns."""
@@ -37,6 +38,19 @@ def insert_or_add(connection: Connection, table: Table, rows: Sequence[RowValues
 def insert_or_replace(connection: Connection, table: Table, rows: Sequence[RowValues], replaced: Collection[str]) -> None:
     """Inserts rows; where one is there already its `replaced` columns take the new values. No two rows may have the same key."""
     _insert_or_change(connection, table, rows, replaced, "replace")
+
+
+def delete_rows(connection: Connection, table: Table, keys: Sequence[RowValues]) -> None:
+    """Deletes the rows with these values in the columns that `keys` name; what is not there is no fault."""
+    if not keys:
+        return
+    names = list(keys[0])
+    if connection.dialect.name != "postgresql":
+        given_key = [table.c[name] == bindparam(f"key_{name}") for name in names]
+        connection.execute(delete(table).where(*given_key), [{f"key_{name}": key[name] for name in names} for key in keys])
+        return
+    given = _unnested(table, names, _sorted(table, keys))
+    connection.execute(delete(table).where(*(table.c[name] == given.c[name] for name in names)))
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
@@ -66,6 +80,11 @@ def _run(connection: Connection, table: Table, rows: Sequence[RowValues], statem
         connection.execute(statement, [dict(row) for row in rows])
         return
     names = list(rows[0])
-    arrays = [bindparam(None, [row[name] for row in rows], postgresql.ARRAY(table.c[name].type)) for name in names]
-    given = func.unnest(*arrays).table_valued(*(column(name, table.c[name].type) for name in names)).render_derived()
+    given = _unnested(table, names, rows)
     connection.execute(statement.from_select(names, select(*(given.c[name] for name in names))))
+
+
+def _unnested(table: Table, names: Sequence[str], rows: Sequence[RowValues]) -> TableValuedAlias:
+    """The rows as a table that a statement can read from, one array per column."""
+    arrays = [bindparam(None, [row[name] for row in rows], postgresql.ARRAY(table.c[name].type)) for name in names]
+    return func.unnest(*arrays).table_valued(*(column(name, table.c[name].type) for name in names)).render_derived()

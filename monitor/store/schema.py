@@ -6,8 +6,8 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-SCHEMA_VERSION: Final = 2
-"""Raised with every change of a table; a database of another version is refused with a sentence that says what to do."""
+SCHEMA_VERSION: Final = 3
+"""Raised with every change of a table, together with a step in `monitor.store.migrations`."""
 
 NO_POSITION: Final = -1
 """`next_offset` of a partition that was claimed and never read."""
@@ -15,6 +15,9 @@ NO_POSITION: Final = -1
 metadata: Final = MetaData()
 
 # SQLite numbers rows by itself only for its own INTEGER.
+_Bytewise: Final = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that both databases sort as Python does."""
+
 _RowNumber = BigInteger().with_variant(Integer(), "sqlite")
 
 meta: Final = Table(
@@ -34,11 +37,42 @@ log_partition: Final = Table(
     Column("identity", Text, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
     Column("time_ms", BigInteger),
-    Column("consumed", BigInteger, nullable=False, default=0),
-    Column("counted", BigInteger, nullable=False, default=0),
-    Column("stale", BigInteger, nullable=False, default=0),
-    Column("duplicate", BigInteger, nullable=False, default=0),
-    Column("rejected", BigInteger, nullable=False, default=0),
+    Column("consumed", BigInteger, nullable=False, server_default="0"),
+    Column("rejected", BigInteger, nullable=False, server_default="0"),
+    Column("quiet_ms", BigInteger, nullable=False, server_default="0"),
+    Column("complete_ms", BigInteger),
+    Column("reported_at_ms", BigInteger, nullable=False, server_default="0"),
+)
+
+scored: Final = Table(
+    "scored",
+    metadata,
+    Column("received_ms", BigInteger, primary_key=True),
+    Column("topic", _Bytewise, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tally: Final = Table(
+    "tally",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("stories", BigInteger, nullable=False),
+    Column("copies", BigInteger, nullable=False),
+    Column("stale", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+)
+
+lease: Final = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
 )
 
 interruption: Final = Table(

@@ -19,7 +19,7 @@ from tests.end_to_end.processes import Bellwether, until
 from tests.kafka.server import start_local
 
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
-STAGES = ("poll", "decode", "prepare", "classify", "place", "save", "judge")
+STAGES = ("poll", "decode", "prepare", "classify", "score", "save", "place", "settle", "judge")
 SYLLABLES = [f"{consonant}{vowel}" for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 # Eight thousand words, the k-th as frequent as 1/k: about what English headlines are made of.
 WORDS = [f"{first}{second}{third}" for first in SYLLABLES[:20] for second in SYLLABLES[::3] for third in SYLLABLES[::4]][:8_000]

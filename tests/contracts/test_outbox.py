@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from alerts.types import Attempt, AttemptResult, Delivery, DeliveryStatus, Evaluation
 from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
+from monitor.store.lease import Lease
 from monitor.store.outbox import SqlOutbox
 from tests.contracts.outbox_contract import *  # noqa: F403 (the contract's tests run here with the outbox in SQL)
 
@@ -20,13 +21,21 @@ def delivery(name, incident="i", sequence=1, receiver="desk", due_at_ms=0):
     return Delivery(f"msg_{name}", receiver, incident, sequence, b"{}", 0, due_at_ms)
 
 
+def fill(engine, deliveries):
+    """Puts deliveries where judging puts them."""
+    lease = Lease(engine, "me")
+    assert lease.acquire()
+    Incidents(engine).save([Evaluation(0, {}, ())], deliveries, 0, lease)
+    lease.release()
+
+
 @pytest.fixture
 def outbox_of(database):
     """Makes an outbox that holds these deliveries, and those of earlier calls."""
     engine = open_engine(database)
 
     def make(*deliveries):
-        Incidents(engine).save([Evaluation(0, {}, ())], deliveries, 0)
+        fill(engine, deliveries)
         return SqlOutbox(engine)
 
     yield make
@@ -41,7 +50,7 @@ def make_outbox(make_database):
     def make(deliveries):
         engine = open_engine(make_database())
         engines.append(engine)
-        Incidents(engine).save([Evaluation(0, {}, ())], deliveries, 0)
+        fill(engine, deliveries)
         return SqlOutbox(engine)
 
     yield make
@@ -116,7 +125,7 @@ attempts = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["fail", "deliv
 def test_per_incident_and_receiver_messages_finish_in_their_order(make_database, acts):
     engine = open_engine(make_database())
     rows = [delivery(f"{incident}{sequence}", incident, sequence) for incident in "ab" for sequence in (1, 2, 3)]
-    Incidents(engine).save([Evaluation(0, {}, ())], rows, 0)
+    fill(engine, rows)
     outbox, finished = SqlOutbox(engine), []
     for now_ms, (place, act) in enumerate(acts, start=1):
         due = outbox.due(now_ms, 10)

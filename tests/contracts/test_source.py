@@ -319,6 +319,13 @@ def test_the_assignment_keeps_its_generation_while_nothing_moves(log: Log, opene
     assert before.partitions == {partition}
 
 
+def test_every_partition_of_the_log_is_known_ours_or_not(log: Log, opened: Callable[..., Source]) -> None:
+    log.write(b"a")
+    source = opened()
+    (partition,) = settle(source)
+    assert source.partitions() == {partition}
+
+
 def test_a_hint_never_raises(log: Log, opened: Callable[..., Source]) -> None:
     log.write(b"a")
     source = opened()

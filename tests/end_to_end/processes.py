@@ -41,7 +41,7 @@ def until(true: Callable[[], Any], wait_s: float, what: str) -> Any:
 
 @dataclass
 class Bellwether:
-    """One installation in a folder: configuration, rules, watch list, database, log."""
+    """One instance in a folder: configuration, rules, watch list, log; and its database, where `store_url` names no other."""
 
     folder: Path
     source: dict[str, Any]
@@ -49,6 +49,7 @@ class Bellwether:
     entities: list[dict[str, Any]] = field(default_factory=list)
     receiver_url: str | None = None
     sections: dict[str, Any] = field(default_factory=dict)
+    store_url: str | None = None
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -90,7 +91,7 @@ class Bellwether:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.database}"
+        return self.store_url or f"sqlite:///{self.database}"
 
     @property
     def log(self) -> str:

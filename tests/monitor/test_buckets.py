@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.buckets import fold
+from monitor.scoring import score
 from monitor.stories import Placed, Placement, Standing
 from monitor.types import (
     ALL_SERIES,
@@ -18,7 +19,6 @@ from monitor.types import (
     Partition,
     Prediction,
     PublicationStatus,
-    Scored,
     Series,
     SeriesKind,
 )
@@ -35,9 +35,13 @@ def opinion(probabilities, *, uncertain=False):
 
 
 def placed(received_ms, new=(), copies=(), *, probabilities=BAD, uncertain=False, toward=None, partition=LEFT):
-    news = Document(partition, 0, 1, received_ms, "urn:1", "1", "h", "", "en", "wire", PublicationStatus.USABLE, None)
+    entities = tuple(series.name for series in (*new, *copies) if series.kind is SeriesKind.ENTITY)
+    news = Document(
+        partition, 0, 1, received_ms, "urn:1", "1", "h", "", "en", "wire", PublicationStatus.USABLE, None, entities=entities
+    )
     prediction = Prediction("fraud", (1.0,), False, opinion(probabilities, uncertain=uncertain), toward or {})
-    return Placed(Scored(news, prediction), Standing.STORY, 1, 1, tuple(new), tuple(copies))
+    (scored,) = score([news], [prediction], "model")
+    return Placed(scored, Standing.STORY, 1, tuple(new), tuple(copies))
 
 
 def test_a_story_adds_its_tone_and_its_score_a_copy_only_its_tone():
@@ -131,9 +135,9 @@ def test_neither_order_nor_batches_change_the_counts(documents, random, cut):
 def test_every_document_is_counted_once_in_each_of_its_series(documents):
     stories, copies, scores = Counter(), Counter(), Counter()
     for item in documents:
-        minute_ms = item.scored.document.received_ms // MINUTE_MS * MINUTE_MS
-        partition, prediction = item.scored.document.partition, item.scored.prediction
-        own = {series: prediction.toward.get(series.name, prediction.document) for series in SERIES}
+        minute_ms = item.scored.received_ms // MINUTE_MS * MINUTE_MS
+        partition = item.scored.partition
+        own = {series: dict(item.scored.toward).get(series.name, item.scored.stance) for series in SERIES}
         for series in item.new_series:
             stories[partition, minute_ms, series, own[series].tone] += 1
             scores[partition, minute_ms, series] += own[series].score_units

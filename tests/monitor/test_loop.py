@@ -56,6 +56,9 @@ class Log:
     def assignment(self):
         return Assignment(self.generation, frozenset({NEWS}))
 
+    def partitions(self):
+        return frozenset({NEWS})
+
     def identity(self, partition):
         return "log"
 

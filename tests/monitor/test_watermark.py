@@ -1,203 +1,120 @@
-from __future__ import annotations
+"""Silence as its owner sees it, and the mark as the leader knows it."""
 
 import pytest
 
 from monitor.types import Partition
-from monitor.watermark import Watermark
+from monitor.watermark import Progress, Quiet, Silence, mark
 
 A, B = Partition("news", 0), Partition("news", 1)
-IDLE_S = 10.0
+IDLE_S, IDLE_MS = 10.0, 10_000
 
 
-def two(floor_ms=None):
-    mark = Watermark(IDLE_S, floor_ms)
-    mark.assign({A: None, B: None})
-    return mark
+def talking(time_ms, next_offset=5, reported_at_ms=0):
+    return Progress(time_ms, next_offset, Quiet(), reported_at_ms)
 
 
-def test_nothing_is_known_before_the_first_record():
-    assert Watermark(IDLE_S).value_ms() is None
-    assert two().value_ms() is None
-    assert not two().is_late(0)
+def silent(time_ms, quiet_ms, complete_ms, reported_at_ms=0, next_offset=5):
+    return Progress(time_ms, next_offset, Quiet(quiet_ms, complete_ms), reported_at_ms)
 
 
-def test_the_saved_mark_is_where_it_begins():
-    mark = two(floor_ms=5_000)
-    assert mark.value_ms() == 5_000
-    assert mark.is_late(4_999)
-    assert not mark.is_late(5_000)
+# --- silence -------------------------------------------------------------------------------------
 
 
-def test_the_slowest_partition_holds_the_mark():
-    # A  ----100--------300----
-    # B  --------200-----------
-    # W      ?   100    200
-    mark = two()
-    mark.observe(A, 100, 0.0)
-    assert mark.value_ms() is None
-    mark.observe(B, 200, 1.0)
-    assert mark.value_ms() == 100
-    mark.observe(A, 300, 2.0)
-    assert mark.value_ms() == 200
+def of_two():
+    silence = Silence(IDLE_S)
+    silence.assign([A, B])
+    return silence
 
 
-def test_a_partition_whose_clock_goes_back_keeps_its_newest_time():
-    mark = Watermark(IDLE_S)
-    mark.assign({A: None})
-    mark.observe(A, 500, 0.0)
-    mark.observe(A, 400, 1.0)
-    assert mark.value_ms() == 500
+def test_nothing_is_silent_before_the_log_has_said_so():
+    silence = of_two()
+    assert silence.candidates(0.0) == {A, B}
+    assert silence.reports() == {A: Quiet(), B: Quiet()}
 
 
-def test_a_backlog_is_not_silence():
-    mark = two()
-    mark.observe(A, 100, 0.0)
-    mark.observe(B, 100, 0.0)
-    mark.observe(A, 90_000, 3_600.0)
-    assert mark.value_ms() == 100
+def test_silence_lasts_from_the_last_record_to_the_last_word_of_the_log():
+    silence = of_two()
+    silence.observe(A, 100.0)
+    assert silence.candidates(109.9) == {B}
+    assert silence.candidates(110.0) == {A, B}
+    silence.confirm_end(A, 110.5, 7_000)
+    assert silence.reports() == {A: Quiet(10_500, 5_000), B: Quiet()}
+    assert silence.candidates(111.4) == {B}
+    assert silence.candidates(111.5) == {A, B}
+    silence.confirm_end(A, 112.0, 9_000)
+    assert silence.reports()[A] == Quiet(12_000, 7_000)
 
 
-@pytest.mark.parametrize(("confirmed_s", "expected_ms"), [(9.75, 100), (10.0, 90_000), (11.0, 90_000)])
-def test_a_partition_confirmed_at_its_end_long_enough_after_its_last_record_is_left_behind(confirmed_s, expected_ms):
-    mark = two()
-    mark.observe(B, 100, 0.0)
-    mark.observe(A, 90_000, 5.0)
-    mark.confirm_end(B, confirmed_s)
-    assert mark.value_ms() == expected_ms
+def test_a_partition_without_a_record_is_silent_from_the_first_word_on():
+    silence = of_two()
+    silence.confirm_end(B, 50.0, None)
+    assert silence.reports()[B] == Quiet(0, None)
+    assert silence.candidates(59.9) == {A}
+    silence.confirm_end(B, 60.0, None)
+    assert silence.reports()[B] == Quiet(10_000, None)
 
 
-def test_a_partition_that_talks_again_holds_the_mark_again():
-    mark = two()
-    mark.observe(B, 100, 0.0)
-    mark.observe(A, 90_000, 5.0)
-    mark.confirm_end(B, 10.0)
-    mark.observe(B, 95_000, 11.0)
-    mark.observe(A, 99_000, 11.0)
-    assert mark.value_ms() == 95_000
+def test_a_record_ends_the_silence():
+    silence = of_two()
+    silence.confirm_end(A, 0.0, 1)
+    silence.observe(A, 0.0)
+    assert silence.reports()[A] == Quiet()
 
 
-def test_a_new_partition_without_records_holds_the_mark_until_it_is_confirmed_idle():
-    mark = two()
-    mark.observe(A, 90_000, 0.0)
-    assert mark.quiet_candidates(0.0) == {B}
-    mark.confirm_end(B, 1.0)
-    assert mark.value_ms() is None
-    assert mark.quiet_candidates(10.5) == {A}
-    mark.observe(A, 91_000, 10.5)
-    assert mark.quiet_candidates(11.0) == {B}
-    mark.confirm_end(B, 11.0)
-    assert mark.value_ms() == 91_000
-    assert mark.quiet_candidates(12.0) == frozenset()
+def test_a_new_assignment_voids_what_was_confirmed_and_others_change_nothing():
+    silence = of_two()
+    silence.confirm_end(A, 0.0, 1)
+    silence.confirm_end(A, 20.0, 1)
+    silence.assign([A])
+    silence.observe(B, 21.0)
+    silence.confirm_end(B, 21.0, 1)
+    assert silence.reports() == {A: Quiet()}
+    assert silence.candidates(21.0) == {A}
 
 
-def test_a_new_partition_begins_at_its_saved_time():
-    mark = Watermark(IDLE_S)
-    mark.assign({A: 7_000, B: 5_000})
-    assert mark.value_ms() == 5_000
+# --- the mark ------------------------------------------------------------------------------------
 
 
-def test_silence_moves_time_as_far_as_it_is_confirmed_and_the_idle_time_behind():
-    mark = two()
-    mark.observe(A, 100_000, 50.0)
-    mark.observe(B, 120_000, 60.0)
-    mark.confirm_end(A, 90.0)
-    mark.confirm_end(B, 65.0)
-    assert mark.value_ms() == 120_000
-    mark.confirm_end(B, 90.0)
-    assert mark.value_ms() == 120_000 + 20_000
-    mark.confirm_end(B, 130.0)
-    assert mark.value_ms() == 140_000
-    mark.confirm_end(A, 125.5)
-    assert mark.value_ms() == 120_000 + 55_500
+def test_the_slowest_partition_holds_the_mark_at_its_newest_record():
+    assert mark({A: talking(300), B: talking(200, next_offset=9)}, {A, B}, IDLE_MS) == (200, "news", 1, 9)
+    assert mark({A: talking(200, next_offset=4), B: talking(200)}, {A, B}, IDLE_MS) == (200, "news", 0, 4)
 
 
-def test_silence_is_confirmed_again_every_second():
-    mark = Watermark(IDLE_S)
-    mark.assign({A: 5_000})
-    mark.confirm_end(A, 0.0)
-    mark.confirm_end(A, 10.0)
-    assert mark.quiet_candidates(10.75) == frozenset()
-    assert mark.quiet_candidates(11.0) == {A}
+@pytest.mark.parametrize("progress", [{}, {A: talking(300)}, {A: talking(300), B: talking(None)}])
+def test_without_a_word_of_every_partition_there_is_no_mark(progress):
+    assert mark(progress, {A, B}, IDLE_MS) is None
 
 
-def test_silence_after_a_restart_goes_on_from_the_saved_time_of_the_newest_partition():
-    mark = Watermark(IDLE_S, floor_ms=60_000)
-    mark.assign({A: 60_000, B: 90_000})
-    for now_s in (100.0, 110.0, 130.0):
-        mark.confirm_end(A, now_s)
-        mark.confirm_end(B, now_s)
-    assert mark.value_ms() == 90_000 + 20_000
+def test_without_partitions_there_is_no_mark():
+    assert mark({A: talking(300)}, set(), IDLE_MS) is None
 
 
-def test_a_record_voids_the_confirmation_of_the_same_moment():
-    mark = Watermark(0.0)
-    mark.assign({A: None, B: None})
-    mark.observe(B, 90_000, 0.0)
-    mark.observe(A, 100, 0.0)
-    mark.confirm_end(A, 0.0)
-    assert mark.value_ms() == 90_000
-    mark.observe(A, 200, 0.0)
-    mark.observe(B, 95_000, 0.0)
-    assert mark.value_ms() == 90_000
+def test_partitions_that_the_log_no_longer_has_do_not_count():
+    assert mark({A: talking(300), B: talking(5)}, {A}, IDLE_MS) == (300, "news", 0, 5)
 
 
-@pytest.mark.parametrize("last_ms", [40_000, 50_000])
-def test_silence_runs_from_the_newest_record_not_from_the_last(last_ms):
-    mark = Watermark(IDLE_S)
-    mark.assign({A: None})
-    mark.observe(A, 50_000, 0.0)
-    mark.observe(A, last_ms, 5.0)
-    mark.confirm_end(A, 15.0)
-    assert mark.value_ms() == 55_000
+def test_a_silent_partition_holds_the_mark_where_the_others_were_when_the_log_was_asked():
+    assert mark({A: talking(90_000), B: silent(100, IDLE_MS, 88_000)}, {A, B}, IDLE_MS) == (88_000, "", -1, -1)
+    assert mark({A: talking(90_000), B: silent(100, IDLE_MS, 95_000)}, {A, B}, IDLE_MS) == (90_000, "news", 0, 5)
+    assert mark({A: talking(90_000), B: silent(None, IDLE_MS, 95_000)}, {A, B}, IDLE_MS) == (90_000, "news", 0, 5)
 
 
-def test_of_two_equally_new_records_the_first_seen_counts():
-    mark = two()
-    mark.observe(A, 50_000, 0.0)
-    mark.observe(B, 50_000, 4.0)
-    mark.confirm_end(A, 20.0)
-    mark.confirm_end(B, 20.0)
-    assert mark.value_ms() == 60_000
+def test_one_that_is_not_silent_long_enough_holds_it_at_its_record():
+    assert mark({A: talking(90_000), B: silent(100, IDLE_MS - 1, 88_000)}, {A, B}, IDLE_MS) == (100, "news", 1, 5)
 
 
-def test_the_mark_never_goes_back_over_a_new_assignment():
-    mark = two()
-    mark.observe(A, 90_000, 0.0)
-    mark.observe(B, 90_000, 0.0)
-    mark.assign({A: 10_000})
-    assert mark.value_ms() == 90_000
-    mark.observe(A, 20_000, 1.0)
-    assert mark.value_ms() == 90_000
+@pytest.mark.parametrize(("age_ms", "held"), [(5_000, False), (5_001, True)])
+def test_silence_that_is_not_confirmed_any_more_is_not_believed(age_ms, held):
+    progress = {A: talking(90_000, reported_at_ms=age_ms), B: silent(100, IDLE_MS, 88_000, reported_at_ms=0)}
+    assert mark(progress, {A, B}, IDLE_MS) == ((100, "news", 1, 5) if held else (88_000, "", -1, -1))
 
 
-def test_a_new_assignment_voids_what_was_confirmed():
-    mark = two()
-    mark.observe(A, 90_000, 0.0)
-    mark.observe(B, 100, 0.0)
-    mark.confirm_end(B, 10.0)
-    assert mark.value_ms() == 90_000
-    mark.assign({A: 90_000, B: 100})
-    mark.observe(A, 200_000, 11.0)
-    assert mark.value_ms() == 90_000
-    assert mark.quiet_candidates(11.0) == {B}
-
-
-def test_partitions_that_are_not_ours_change_nothing():
-    mark = Watermark(IDLE_S)
-    mark.assign({A: 1_000})
-    mark.observe(B, 5, 0.0)
-    mark.confirm_end(B, 0.0)
-    mark.confirm_end(B, 100.0)
-    assert mark.value_ms() == 1_000
-    assert mark.quiet_candidates(100.0) == {A}
-    mark.assign({})
-    assert mark.value_ms() == 1_000
-    assert mark.quiet_candidates(100.0) == frozenset()
+def test_when_all_are_silent_everything_saved_is_before_the_mark_and_time_goes_on():
+    quiet = {A: silent(50_000, IDLE_MS, 40_000), B: silent(90_000, IDLE_MS, 88_000)}
+    assert mark(quiet, {A, B}, IDLE_MS) == (90_001, "", -1, -1)
+    later = {A: silent(50_000, 90_000, 88_000), B: silent(90_000, 30_000, 88_000)}
+    assert mark(later, {A, B}, IDLE_MS) == (110_000, "", -1, -1)
 
 
 def test_silence_without_any_record_ever_leaves_time_unknown():
-    mark = two()
-    for now_s in (0.0, 10.0, 20.0):
-        mark.confirm_end(A, now_s)
-        mark.confirm_end(B, now_s)
-    assert mark.value_ms() is None
+    assert mark({A: silent(None, IDLE_MS, None), B: silent(None, IDLE_MS, None)}, {A, B}, IDLE_MS) is None

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from monitor.buckets import fold
 from monitor.config import StorySettings
-from monitor.fingerprints import fingerprints, likeness, normalise
-from monitor.stories import Placed, Placement, Standing, Stories, document_key, series_of
-from monitor.types import ALL_SERIES, Document, Opinion, Partition, Prediction, PublicationStatus, Scored, SeriesKind
+from monitor.fingerprints import likeness
+from monitor.scoring import score
+from monitor.stories import Placed, Placement, Standing, Stories, series_of
+from monitor.types import ALL_SERIES, Document, Opinion, Partition, Prediction, PublicationStatus, SeriesKind
 
 WINDOW_MS = 48 * 3_600_000
 TEXTS = [
@@ -38,29 +39,32 @@ class Shelf:
 
     def save(self, placement):
         self.by_id.update({story.story_id: story for story in placement.stories})
-        self.documents.update(placed.document_key for placed in placement.placed)
+        self.documents.update(placed.scored.document_key for placed in placement.placed)
 
 
 documents = st.builds(
-    lambda number, text, received_ms, entities, topic, stale, partition: Scored(
-        Document(
-            Partition("news", partition),
-            0,
-            1,
-            received_ms,
-            f"urn:{number}",
-            "1",
-            text,
-            "",
-            "en",
-            "wire",
-            PublicationStatus.USABLE,
-            None,
-            stale=stale,
-            entities=tuple(entities),
-        ),
-        Prediction(topic, (1.0,), False, Opinion("negative", (0.8, 0.1, 0.1))),
-    ),
+    lambda number, text, received_ms, entities, topic, stale, partition: score(
+        [
+            Document(
+                Partition("news", partition),
+                0,
+                1,
+                received_ms,
+                f"urn:{number}",
+                "1",
+                text,
+                "",
+                "en",
+                "wire",
+                PublicationStatus.USABLE,
+                None,
+                stale=stale,
+                entities=tuple(entities),
+            )
+        ],
+        [Prediction(topic, (1.0,), False, Opinion("negative", (0.8, 0.1, 0.1)))],
+        "model",
+    )[0],
     st.integers(0, 40),
     st.sampled_from(TEXTS),
     st.sampled_from([0, 1, WINDOW_MS - 1, WINDOW_MS, WINDOW_MS + 1, 2 * WINDOW_MS]),
@@ -89,29 +93,24 @@ def run(history, cuts, restart_at=None):
     return placed, shelf
 
 
-def print_of(scored):
-    document = scored.document
-    return fingerprints([normalise(document.headline, document.body, document.source)])[0]
-
-
 def expected(history):
     """Every document's standing, story and new series from the definition alone, comparing with every story there is."""
     seen, stories, result = set(), [], []
     for scored in history:
-        document, key, own = scored.document, document_key(scored.document), print_of(scored)
-        if key in seen or document.stale:
+        key = scored.document_key
+        if key in seen or scored.stale:
             result.append((Standing.DUPLICATE if key in seen else Standing.STALE, None, ()))
             seen.add(key)
             continue
         seen.add(key)
         joinable = []
-        for story_id, first_ms, first_print, series in stories:
-            found = likeness(own.shingles, first_print.shingles)
-            exact = own.keys[:8] == first_print.keys[:8]
+        for story_id, first_ms, first, series in stories:
+            found = likeness(scored.shingles, first.shingles)
+            exact = scored.keys[:8] == first.keys[:8]
             about = {each.name for each in series if each.kind is SeriesKind.ENTITY}
-            others = bool(about) and bool(document.entities) and not about & set(document.entities)
+            others = bool(about) and bool(scored.entities) and not about & set(scored.entities)
             near = (found.jaccard >= 0.5 or found.containment >= 0.8) and not found.contradicts and not others
-            if abs(document.received_ms - first_ms) < WINDOW_MS and (exact or near):
+            if abs(scored.received_ms - first_ms) < WINDOW_MS and (exact or near):
                 joinable.append(((not exact, -found.jaccard, first_ms, story_id), story_id, series))
         own_series = series_of(scored)
         if joinable:
@@ -120,7 +119,7 @@ def expected(history):
             series.update(own_series)
         else:
             result.append((Standing.STORY, key, own_series))
-            stories.append((key, document.received_ms, own, set(own_series)))
+            stories.append((key, scored.received_ms, scored, set(own_series)))
     return result
 
 

@@ -5,12 +5,15 @@ import threading
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select
+from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, text
 
 from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from monitor.store.engine import open_engine, reading, writing
+from monitor.store.ledger import Claim, Ledger
 from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows
-from monitor.store.schema import dead_letter, meta
+from monitor.store.schema import SCHEMA_VERSION, dead_letter, meta, tally
+from monitor.types import Partition
+from monitor.watermark import Progress, Quiet
 
 
 @pytest.fixture
@@ -90,6 +93,41 @@ def test_a_database_of_a_newer_version_is_refused_with_advice(engine, database):
     with writing(engine) as connection:
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="99"))
     with pytest.raises(SchemaMismatch, match=r"version 99.*update Bellwether"):
+        open_engine(database)
+
+
+VERSION_2_PARTITION = """
+CREATE TABLE log_partition (
+    topic TEXT NOT NULL, number INTEGER NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL, identity TEXT NOT NULL,
+    next_offset BIGINT NOT NULL, time_ms BIGINT, consumed BIGINT NOT NULL, counted BIGINT NOT NULL, stale BIGINT NOT NULL,
+    duplicate BIGINT NOT NULL, rejected BIGINT NOT NULL, PRIMARY KEY (topic, number)
+)
+"""
+
+
+def test_a_database_of_version_2_is_brought_up_to_date_with_all_that_it_holds(engine, database):
+    with writing(engine) as connection:
+        for name in ("scored", "tally", "lease", "log_partition"):
+            connection.execute(text(f"DROP TABLE {name}"))
+        connection.execute(text(VERSION_2_PARTITION))
+        connection.execute(text("INSERT INTO log_partition VALUES ('news', 3, 7, 'me', 'log', 100, 5, 100, 80, 7, 6, 7)"))
+        connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="2"))
+    engine.dispose()
+    migrated = open_engine(database)
+    ledger = Ledger(migrated)
+    assert ledger.progress() == {Partition("news", 3): Progress(5, 100, Quiet(), 0)}
+    assert ledger.claim(Partition("news", 3), "you") == Claim(Partition("news", 3), 8, 100, "log", 5)
+    assert ledger.waiting((2**60, "", 0, 0), 10) == []
+    with reading(migrated) as connection:
+        assert connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) == str(SCHEMA_VERSION)
+        assert [tuple(row) for row in connection.execute(select(tally))] == [("news", 3, 80, 0, 7, 6)]
+    migrated.dispose()
+
+
+def test_a_database_of_a_version_that_no_step_leads_from_is_refused(engine, database):
+    with writing(engine) as connection:
+        connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="1"))
+    with pytest.raises(SchemaMismatch, match=r"version 1.*use the version that wrote it"):
         open_engine(database)
 
 

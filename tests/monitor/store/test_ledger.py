@@ -7,30 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from monitor.errors import Fenced
+from monitor.errors import Deposed, Fenced
 from monitor.sources.protocol import Interruption, InterruptionKind
 from monitor.store.dead_letters import DeadLetters
-from monitor.store.engine import open_engine
+from monitor.store.engine import open_engine, reading
+from monitor.store.lease import Lease
 from monitor.store.ledger import Advance, Claim, Ledger, Saving
-from monitor.store.schema import document, mention
+from monitor.store.schema import document, mention, tally
 from monitor.stories import Placed, Placement, Standing
 from monitor.types import (
-    ALL_SERIES,
     Bucket,
     Count,
-    Document,
-    Opinion,
     Partition,
-    Prediction,
     PublicationStatus,
     Rejected,
     RejectReason,
     Scored,
     Series,
     SeriesKind,
+    Stance,
 )
+from monitor.watermark import Quiet
 
 PARTITION = Partition("news.raw", 3)
+AFTER_ALL = (2**60, "", 0, 0)
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def rejected(offset, partition=PARTITION):
     return Rejected(partition, offset, offset + 1, 60_000, RejectReason.NOT_JSON, "no JSON", b"{", 1)
 
 
-def saving(claim: Claim, next_offset: int, *, minute_ms=0) -> Saving:
-    """One batch that takes a claim to `next_offset`: every record of it a dead letter, and a bucket that counts them."""
+def saving(claim: Claim, next_offset: int) -> Saving:
+    """One batch that takes a claim to `next_offset`: every record of it a dead letter."""
     begin = claim.next_offset or 0
     records = next_offset - begin
     advance = Advance(
@@ -54,19 +54,37 @@ def saving(claim: Claim, next_offset: int, *, minute_ms=0) -> Saving:
         identity="log",
         time_ms=60_000,
         consumed=records,
-        counted=0,
-        stale=0,
-        duplicate=0,
         rejected=records,
     )
-    count = Count((records, 0, 0, 0), (0, 0, 0, 0), -records)
     return Saving(
         advances=(advance,),
-        placement=Placement(),
-        buckets=(Bucket(claim.partition, minute_ms, ALL_SERIES, count),),
+        scored=tuple(waiting(offset, claim.partition) for offset in range(begin, next_offset)),
         rejected=tuple(rejected(offset, claim.partition) for offset in range(begin, next_offset)),
-        model="model",
     )
+
+
+def waiting(offset, partition=PARTITION, *, received_ms=60_000, **changes) -> Scored:
+    fields = {
+        "partition": partition,
+        "offset": offset,
+        "received_ms": received_ms,
+        "document_key": 1_000 * partition.number + offset,
+        "uri": f"urn:{offset}",
+        "version": "1",
+        "source": "wire",
+        "language": "en",
+        "status": PublicationStatus.USABLE,
+        "published_ms": None,
+        "stale": False,
+        "headline": "Halden falls",
+        "topic": "fraud",
+        "stance": Stance("negative", -9_000),
+        "toward": (),
+        "shingles": b"12345678",
+        "keys": b"87654321",
+        "model": "model",
+    }
+    return Scored(**(fields | changes))
 
 
 @dataclass
@@ -119,8 +137,7 @@ def test_whatever_writers_do_every_offset_is_counted_once_and_only_by_the_last_c
                 writer.save(records)
         offsets = [letter.offset for letter in DeadLetters(engine).letters()]
         assert sorted(offsets) == list(range(saved))
-        counted = sum(bucket.count.stories[0] for bucket in Ledger(engine).buckets(0))
-        assert counted == saved
+        assert [item.offset for item in Ledger(engine).waiting(AFTER_ALL, 10**6)] == list(range(saved))
     engine.dispose()
 
 
@@ -128,12 +145,10 @@ def test_a_refused_batch_leaves_nothing_of_any_of_its_partitions(ledger):
     first, second = (ledger.claim(Partition("news.raw", number), "me") for number in (0, 1))
     ledger.claim(second.partition, "another")
     one, two = saving(first, 2), saving(second, 2)
-    together = Saving(
-        (*one.advances, *two.advances), Placement(), (*one.buckets, *two.buckets), (*one.rejected, *two.rejected), "m"
-    )
+    together = Saving((*one.advances, *two.advances), (*one.scored, *two.scored), (*one.rejected, *two.rejected))
     with pytest.raises(Fenced):
         ledger.save(together)
-    assert list(ledger.buckets(0)) == []
+    assert ledger.waiting(AFTER_ALL, 10) == []
     assert ledger.claim(first.partition, "me").next_offset is None
 
 
@@ -152,48 +167,105 @@ def test_a_claim_tells_what_was_saved_and_raises_the_epoch(ledger):
     assert (again.epoch, again.next_offset, again.identity, again.time_ms) == (2, 5, "log", 60_000)
 
 
-def test_buckets_of_later_batches_are_added_to_the_same_minute(ledger):
-    claim = ledger.claim(PARTITION, "me")
+@pytest.fixture
+def lease(engine):
+    lease = Lease(engine, "me")
+    assert lease.acquire()
+    return lease
+
+
+def test_buckets_of_later_batches_are_added_to_the_same_minute(ledger, lease):
     topic = Series(SeriesKind.TOPIC, "M&A | Investments")
-    for next_offset in (1, 3):
-        item = saving(claim, next_offset)
-        buckets = (Bucket(PARTITION, 120_000, topic, Count((1, 2, 3, 4), (5, 6, 7, 8), -9)),)
-        ledger.save(Saving(item.advances, Placement(), buckets, (), "model"))
-        claim = Claim(PARTITION, claim.epoch, next_offset, "log", 60_000)
+    for _ in range(2):
+        ledger.settle(Placement(), (Bucket(PARTITION, 120_000, topic, Count((1, 2, 3, 4), (5, 6, 7, 8), -9)),), lease)
     assert [(found.series, found.count) for found in ledger.buckets(0)] == [(topic, Count((2, 4, 6, 8), (10, 12, 14, 16), -18))]
     assert list(ledger.buckets(120_001)) == []
 
 
-def test_each_named_entity_is_saved_with_the_opinion_about_itself(engine, ledger):
-    news = Document(
-        PARTITION,
-        0,
-        1,
-        60_000,
-        "urn:1",
-        "1",
-        "Halden falls as Norvik soars",
-        "",
-        "en",
-        "wire",
-        PublicationStatus.USABLE,
-        None,
-        entities=("halden", "norvik", "tarvos"),
-    )
-    toward = {"halden": Opinion("negative", (0.9, 0.1, 0.0)), "norvik": Opinion("positive", (0.2, 0.2, 0.6), uncertain=True)}
-    scored = Scored(news, Prediction("fraud", (1.0,), False, Opinion("neutral", (0.2, 0.5, 0.3)), toward))
-    placements = [Placed(scored, standing, key, None) for key, standing in enumerate(Standing)]
-    item = saving(ledger.claim(PARTITION, "me"), 1)
-    ledger.save(Saving(item.advances, Placement(tuple(placements)), (), (), "model"))
-    with engine.connect() as connection:
+def test_what_waits_comes_in_the_order_of_turns_and_as_it_was_saved(ledger):
+    other = Partition("news.raw", 10)
+    items = [
+        waiting(7, received_ms=5, toward=(("halden", Stance("negative", -1)), ("norvik", Stance("uncertain", 3)))),
+        waiting(1, other, received_ms=5, published_ms=4, headline="哈尔登 \U0001f4c9", shingles=bytes(range(256)), stale=True),
+        waiting(8, received_ms=6),
+        waiting(2, other, received_ms=6),
+        waiting(9, received_ms=7),
+    ]
+    saved = [ledger.claim(partition, "me") for partition in (PARTITION, other)]
+    advances = tuple(Advance(claim.partition, claim.epoch, None, 10, "log", 7, 3, 0) for claim in saved)
+    ledger.save(Saving(advances, tuple(reversed(items)), ()))
+    assert ledger.waiting(AFTER_ALL, 10) == items
+    assert ledger.waiting(AFTER_ALL, 2) == items[:2]
+    assert ledger.waiting(items[3].turn, 10) == items[:3]
+    assert ledger.waiting((6, "", -1, -1), 10) == items[:2]
+
+
+def test_what_is_settled_waits_no_longer_and_what_came_meanwhile_does(ledger, lease, engine):
+    claim = ledger.claim(PARTITION, "me")
+    items = [waiting(offset, received_ms=offset, document_key=offset // 2) for offset in range(4)]
+    ledger.save(Saving((Advance(PARTITION, claim.epoch, None, 4, "log", 4, 4, 0),), (items[0], items[1], items[3]), ()))
+    taken = ledger.waiting(AFTER_ALL, 10)
+    ledger.save(Saving((Advance(PARTITION, claim.epoch, 4, 5, "log", 4, 1, 0),), (items[2],), ()))
+    standings = (Standing.STORY, Standing.DUPLICATE, Standing.COPY)
+    ledger.settle(Placement(tuple(map(Placed, taken, standings))), (), lease)
+    assert ledger.waiting(AFTER_ALL, 10) == [items[2]]
+    with reading(engine) as connection:
+        numbers = select(tally.c.stories, tally.c.copies, tally.c.stale, tally.c.duplicates)
+        assert connection.execute(numbers).all() == [(1, 1, 0, 1)]
+        assert connection.scalars(select(document.c["offset"]).order_by(document.c["offset"])).all() == [0, 3]
+
+
+def test_a_deposed_leader_settles_nothing(ledger, lease, engine):
+    claim = ledger.claim(PARTITION, "me")
+    ledger.save(Saving((Advance(PARTITION, claim.epoch, None, 1, "log", 1, 1, 0),), (waiting(0),), ()))
+    lease.release()
+    assert Lease(engine, "another").acquire()
+    with pytest.raises(Deposed):
+        ledger.settle(Placement((Placed(waiting(0), Standing.STORY, 0),)), (), lease)
+    assert ledger.waiting(AFTER_ALL, 10) == [waiting(0)]
+    assert ledger.known_documents([waiting(0).document_key]) == set()
+
+
+def test_each_named_entity_is_saved_with_what_is_said_of_itself(engine, ledger, lease):
+    toward = (("halden", Stance("negative", -9_000)), ("norvik", Stance("uncertain", 4_000)))
+    placed = [
+        Placed(waiting(key, toward=toward, document_key=key, stance=Stance("neutral", 1_000)), standing)
+        for key, standing in enumerate(Standing)
+    ]
+    ledger.settle(Placement(tuple(placed)), (), lease)
+    with reading(engine) as connection:
         rows = connection.execute(select(mention.c.document_key, mention.c.entity, mention.c.tone, mention.c.score_units)).all()
         tones = connection.execute(select(document.c.document_key, document.c.tone, document.c.score_units)).all()
-    about = [("halden", "negative", -9_000), ("norvik", "uncertain", 4_000), ("tarvos", "neutral", 1_000)]
+    about = [("halden", "negative", -9_000), ("norvik", "uncertain", 4_000)]
     counted = [key for key, standing in enumerate(Standing) if standing in {Standing.STORY, Standing.COPY}]
     assert sorted(rows) == sorted((key, *row) for key in counted for row in about)
     assert {key: row for key, *row in tones} == {
         key: ["neutral", 1_000] for key, standing in enumerate(Standing) if standing is not Standing.DUPLICATE
     }
+
+
+def test_progress_tells_what_was_saved_and_what_was_reported_last(ledger):
+    other = Partition("news.raw", 4)
+    claims = [ledger.claim(partition, "me") for partition in (PARTITION, other)]
+    before = ledger.progress()
+    assert {name: (found.time_ms, found.quiet) for name, found in before.items()} == dict.fromkeys(
+        (PARTITION, other), (None, Quiet())
+    )
+    ledger.report(claims, {PARTITION: Quiet(20_000, 7)})
+    ledger.save(saving(claims[1], 3))
+    found = ledger.progress()
+    assert (found[PARTITION].quiet, found[other].quiet) == (Quiet(20_000, 7), Quiet())
+    assert (found[other].time_ms, found[other].next_offset) == (60_000, 3)
+    assert found[PARTITION].reported_at_ms >= before[PARTITION].reported_at_ms > 1_700_000_000_000
+    ledger.save(saving(claims[0], 1))
+    assert ledger.progress()[PARTITION].quiet == Quiet()
+
+
+def test_a_report_under_a_lost_claim_tells_nothing(ledger):
+    claim = ledger.claim(PARTITION, "me")
+    ledger.claim(PARTITION, "you")
+    ledger.report([claim], {PARTITION: Quiet(20_000, 7)})
+    assert ledger.progress()[PARTITION].quiet == Quiet()
 
 
 def test_an_interruption_moves_the_position_and_is_refused_to_who_lost_the_partition(ledger):

@@ -1,0 +1,36 @@
+"""A database of an older version to one of this version, one version after the other, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sqlalchemy import Connection, Table, text
+
+from monitor.store.schema import lease, scored, tally
+
+Step = Callable[[Connection], None]
+
+
+def _wait_for_turns(connection: Connection) -> None:
+    """From 2 to 3: scored documents wait for their turn, and one instance leads."""
+    for table in (scored, tally, lease):
+        _create(connection, table)
+    connection.execute(
+        text(
+            "INSERT INTO tally (topic, number, stories, copies, stale, duplicates) "
+            "SELECT topic, number, counted, 0, stale, duplicate FROM log_partition"
+        )
+    )
+    for column in ("counted", "stale", "duplicate"):
+        connection.execute(text(f"ALTER TABLE log_partition DROP COLUMN {column}"))
+    for column in ("quiet_ms BIGINT NOT NULL DEFAULT 0", "complete_ms BIGINT", "reported_at_ms BIGINT NOT NULL DEFAULT 0"):
+        connection.execute(text(f"ALTER TABLE log_partition ADD COLUMN {column}"))
+
+
+STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns}
+"""From which version each step leads to the next."""
+
+
+def _create(connection: Connection, table: Table) -> None:
+    table.create(connection)

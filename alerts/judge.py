@@ -38,14 +38,19 @@ class Judge:
     """Judges every rule at one moment after another. It remembers nothing: the states come in and go out.
 
     `entity_names` maps the watched entities' ids to what they are called; `topics` are the labels that a classifier can give, and
-    matter only to rules that an empty window can open. Raises ConfigurationError when a template is wrong. Names are unique.
+    matter only to rules that an empty window can open; `events` are the categories of severe events by their ids. Raises ConfigurationError when a template is wrong. Names are unique.
     """
 
     def __init__(
-        self, rules: Iterable[ThresholdRule], entity_names: Mapping[str, str], topics: Collection[str] = frozenset()
+        self,
+        rules: Iterable[Rule],
+        entity_names: Mapping[str, str],
+        topics: Collection[str] = frozenset(),
+        events: Mapping[str, EventKind] | None = None,
     ) -> None:
-        self.rules: tuple[ThresholdRule, ...] = tuple(rules)
+        self.rules: tuple[Rule, ...] = tuple(rules)
         self._entity_names = entity_names
+        self._events = events or {}
         self._topics = tuple(sorted(topics))
         self._templates: dict[str, Templates] = {rule.name: compile_templates(rule) for rule in self.rules}
 
@@ -61,13 +66,38 @@ class Judge:
             live.setdefault(name, []).append(series)
         for rule in self.rules:
             visited = {series for series in live.get(rule.name, []) if self._watches(rule, series)}
-            visited.update(self._candidates(rule, minute))
-            for series in sorted(visited):
-                self._judge_series(minute, rule, series, states.get((rule.name, series)))
+            match rule:
+                case ThresholdRule():
+                    visited.update(self._candidates(rule, minute))
+                    for series in sorted(visited):
+                        self._judge_series(minute, rule, series, states.get((rule.name, series)))
+                case EventRule():
+                    for series in sorted(visited):
+                        self._let_rest(minute, rule, states[rule.name, series])
         self._dismiss(minute, states)
         return Evaluation(at_ms, minute.states, tuple(minute.changes))
 
-    def _watches(self, rule: ThresholdRule, series: Series) -> bool:
+    def hear(self, report: Report, states: States) -> Evaluation:
+        """Tells every rule that asks for it of one report, at the moment of the report.
+
+        `states` are those after what was judged and heard before. A report of an unknown category is nothing.
+        """
+        minute = _Minute(report.at_ms, None)
+        series, event = Series(SeriesKind.ENTITY, report.entity), self._events.get(report.category)
+        for rule in self.rules:
+            if event is None or not isinstance(rule, EventRule) or not hears(rule, report) or not self._watches(rule, series):
+                continue
+            state = states.get((rule.name, series))
+            after, change = hear(rule, state, report, event, self._display(series))
+            if change is not None and after is not None:
+                incident = self._with_texts(rule, change.incident)
+                after, change = replace(after, incident=incident), replace(change, incident=incident)
+                minute.changes.append(change)
+            if after != state:
+                minute.states[rule.name, series] = after
+        return Evaluation(report.at_ms, minute.states, tuple(minute.changes))
+
+    def _watches(self, rule: Rule, series: Series) -> bool:
         if series.kind is not rule.series.kind or rule.series.name not in (None, series.name):
             return False
         return series.kind is not SeriesKind.ENTITY or series.name in self._entity_names
@@ -100,6 +130,15 @@ class Judge:
         if after != state:
             minute.states[rule.name, series] = after
 
+    def _let_rest(self, minute: _Minute, rule: EventRule, state: AlertState) -> None:
+        """Ends an incident of events that nobody has told of for long enough."""
+        blind = minute.readings is None
+        taken = step(rule, state.series, state, Condition.OVER, minute.at_ms, blind=blind)
+        if taken.change is ChangeKind.RESOLVED:
+            minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.CLEARED, None))
+        if taken.state != state:
+            minute.states[rule.name, state.series] = taken.state
+
     def _dismiss(self, minute: _Minute, states: States) -> None:
         """Forgets what no rule watches any more, and resolves what of it is firing."""
         rules = {rule.name: rule for rule in self.rules}
@@ -116,6 +155,7 @@ class Judge:
         return Incident(
             incident_id=state.incident_id or "",
             rule=rule.name,
+            kind=rule.kind,
             series=state.series,
             severity=rule.severity,
             opened_at_ms=state.since_ms,
@@ -127,10 +167,11 @@ class Judge:
         )
 
     def _resolve(self, state: AlertState, at_ms: int, reason: ResolveReason, reading: Reading | None) -> IncidentChange:
-        opened = state.incident or self._rebuild(state)
-        display = opened.display or self._display(state.series)
-        incident = replace(opened, resolved_at_ms=at_ms, resolve_reason=reason, display=display)
-        return IncidentChange(ChangeKind.RESOLVED, 2, at_ms, incident, reading)
+        was = state.incident or self._rebuild(state)
+        display = was.display or self._display(state.series)
+        sequence = was.sequence + 1
+        incident = replace(was, resolved_at_ms=at_ms, resolve_reason=reason, display=display, sequence=sequence)
+        return IncidentChange(ChangeKind.RESOLVED, sequence, at_ms, incident, reading)
 
     def _rebuild(self, state: AlertState) -> Incident:
         """What can still be said of an incident whose opening was not kept with its state."""

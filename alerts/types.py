@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from monitor.types import Metric, Reading, Series, SeriesKind
+from monitor.types import MINUTE_MS, Metric, Reading, Series, SeriesKind
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -23,6 +23,11 @@ class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """Louder is higher."""
+        return list(Severity).index(self)
 
 
 class Comparison(StrEnum):
@@ -54,6 +59,14 @@ class SeriesSelector:
     name: str | None = None
 
 
+class RuleKind(StrEnum):
+    """How a rule decides: a level, what is usual, or a report."""
+
+    THRESHOLD = "threshold"
+    SURGE = "surge"
+    EVENT = "event"
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdRule:
     """The user's own rule: a metric of a window held against a level.
@@ -79,6 +92,48 @@ class ThresholdRule:
     annotations: Mapping[str, str] = field(default_factory=_nothing)
     receivers: tuple[str, ...] | None = None
     """Names of the receivers that hear of it; None: all."""
+
+    @property
+    def kind(self) -> RuleKind:
+        """How it decides."""
+        return RuleKind.THRESHOLD
+
+
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """One credible report of a severe event about a watched entity opens an incident at once.
+
+    `categories` are the ids of the events that it hears of (None: all). A report is credible when its source is among
+    `credible_sources` (None: every source is); others add to what is open. The incident is over when nobody has told of the entity's
+    events for `keep_firing_ms`. Its severity is the highest of its categories'.
+    """
+
+    name: str
+    series: SeriesSelector = SeriesSelector(SeriesKind.ENTITY)
+    categories: frozenset[str] | None = None
+    credible_sources: frozenset[str] | None = None
+    keep_firing_ms: int = 24 * 60 * MINUTE_MS
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+    annotations: Mapping[str, str] = field(default_factory=_nothing)
+    receivers: tuple[str, ...] | None = None
+
+    @property
+    def kind(self) -> RuleKind:
+        """How it decides."""
+        return RuleKind.EVENT
+
+    @property
+    def severity(self) -> Severity:
+        """How loud it is at the least."""
+        return Severity.WARNING
+
+    @property
+    def for_ms(self) -> int:
+        """A report is enough."""
+        return 0
+
+
+Rule = ThresholdRule | EventRule
 
 
 # --- the state of one series under one rule ----------------------------------------------------
@@ -113,9 +168,11 @@ class AlertState:
 
 
 class ChangeKind(StrEnum):
-    """What happened to an incident."""
+    """What happened to an incident: it began, it became louder, there is something new to know, it ended."""
 
     OPENED = "opened"
+    ESCALATED = "escalated"
+    UPDATED = "updated"
     RESOLVED = "resolved"
 
 
@@ -130,7 +187,8 @@ class ResolveReason(StrEnum):
 class Incident:
     """One episode: a rule fired for a series. The same log gives the same `incident_id`.
 
-    `display` is how the series is called in a message; "": by its name. Texts and reading are those of the opening.
+    `display` is how the series is called in a message; "": by its name. Severity, texts, reading and evidence are those of the last
+    change that made it louder or told something new. `evidence` is what was decided from, as JSON would hold it.
     """
 
     incident_id: str
@@ -138,14 +196,18 @@ class Incident:
     series: Series
     severity: Severity
     opened_at_ms: int
+    kind: RuleKind = RuleKind.THRESHOLD
     resolved_at_ms: int | None = None
     resolve_reason: ResolveReason | None = None
     summary: str = ""
     labels: Mapping[str, str] = field(default_factory=_nothing)
     annotations: Mapping[str, str] = field(default_factory=_nothing)
     reading: Reading | None = None
-    """What the window said when the incident opened."""
+    """What the window said."""
     display: str = ""
+    sequence: int = 1
+    """Number of its changes so far."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +234,17 @@ class Evaluation:
     at_ms: int
     states: Mapping[tuple[str, Series], AlertState | None]
     changes: tuple[IncidentChange, ...]
+
+
+# --- events ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """A category of severe events: what it is called and how loud a report of it is."""
+
+    title: str
+    severity: Severity
 
 
 # --- deliveries --------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""Stream time in, incidents out: every minute that the watermark has passed is judged once, and saved with what was decided."""
+"""Stream time in, incidents out: every minute that the watermark has passed is judged once, and saved with what was decided.
+
+Reports of severe events are heard between the minutes, each as soon as it is placed.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,12 +19,13 @@ from alerts.webhook import Receiver
 from monitor.metrics import Metrics
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
-from monitor.types import ALL_SERIES, MINUTE_MS, Series
+from monitor.types import ALL_SERIES, MINUTE_MS, Report, Series
 from monitor.windows import Windows
 
 log = structlog.get_logger(__name__)
 
 _MINUTES_A_TRANSACTION: Final = 1_440
+_EVALUATIONS_A_TRANSACTION: Final = 1_440
 
 
 @dataclass(slots=True)
@@ -54,29 +59,43 @@ class Judging:
         """Forgets what `restore` read and what was judged since."""
         self.evaluated_until_ms, self.states, self.blind = None, {}, False
 
-    def advance(self, watermark_ms: int) -> int:
+    def advance(self, watermark_ms: int, *, reports: bool = True) -> int:
         """Judges every whole minute up to `watermark_ms` that was not judged yet; how many.
 
-        Raises Deposed when another instance leads, and StoreUnavailable: then `restore` says how much of it was saved.
+        Where there are `reports` that no rule has heard of, each is heard before the first minute that ends after it, and none waits
+        for its own minute to end. Raises Deposed when another instance leads, and StoreUnavailable: then `restore` says how much
+        of it was saved.
         """
         until_ms = watermark_ms - watermark_ms % MINUTE_MS
         if self.evaluated_until_ms is None:
             first_ms = self.windows.next_counted_minute(-1)
             self.evaluated_until_ms = until_ms if first_ms is None else min(first_ms, until_ms)
+        unheard = deque(self.incidents.unheard()) if reports else deque()
         judged = 0
-        while self.evaluated_until_ms < until_ms:
-            judged += self._judge_some(self.evaluated_until_ms, until_ms)
+        while self.evaluated_until_ms < until_ms or unheard:
+            judged += self._judge_some(self.evaluated_until_ms, until_ms, unheard)
         return judged
 
-    def _judge_some(self, from_ms: int, until_ms: int) -> int:
-        """Judges a bounded number of minutes after `from_ms` and saves them in one transaction; how many."""
+    def _judge_some(self, from_ms: int, until_ms: int, unheard: deque[tuple[int, Report]]) -> int:
+        """Judges a bounded number of minutes after `from_ms`, and hears the reports among them, in one transaction; how many."""
         states = dict(self.states)
         evaluations: list[Evaluation] = []
-        at_ms, judged = from_ms, 0
-        while at_ms < until_ms and judged < _MINUTES_A_TRANSACTION:
-            at_ms = self._next_minute(at_ms, until_ms, quiet=not states)
-            self.blind = self._is_blind(at_ms)
-            evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind)
+        at_ms, judged, heard = from_ms, 0, None
+        while len(evaluations) < _EVALUATIONS_A_TRANSACTION and judged < _MINUTES_A_TRANSACTION:
+            next_ms = self._next_minute(at_ms, until_ms, quiet=not states) if at_ms < until_ms else None
+            if unheard and (next_ms is None or unheard[0][1].at_ms < next_ms):
+                heard, report = unheard.popleft()
+                if not states:
+                    # Nothing could happen in the minutes before, and they must not follow the report.
+                    at_ms = max(at_ms, min(report.at_ms - report.at_ms % MINUTE_MS, until_ms))
+                evaluation = self.judge.hear(report, states)
+            elif next_ms is not None:
+                at_ms = next_ms
+                self.blind = self._is_blind(at_ms)
+                evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind)
+                judged += 1
+            else:
+                break
             for key, state in evaluation.states.items():
                 if state is None:
                     states.pop(key, None)
@@ -84,10 +103,9 @@ class Judging:
                     states[key] = state
             if evaluation.states or evaluation.changes:
                 evaluations.append(evaluation)
-            judged += 1
         changes = [change for evaluation in evaluations for change in evaluation.changes]
         deliveries = plan(changes, self.receivers, self.judge.rules, self.wall_ms())
-        self.incidents.save(evaluations, deliveries, at_ms, self.lease)
+        self.incidents.save(evaluations, deliveries, at_ms, self.lease, heard)
         self.evaluated_until_ms, self.states = at_ms, states
         self.metrics.evaluations.inc(judged)
         for change in changes:

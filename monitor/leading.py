@@ -52,6 +52,8 @@ class Leading:
     stories_reach_ms: int
     clock_s: Callable[[], float] = time.monotonic
     remembers: bool = False
+    _reports: bool = False
+    """Whether there may be reports of severe events that no rule has heard of."""
     _tried_s: float = float("-inf")
     _proved_s: float = float("-inf")
 
@@ -99,7 +101,8 @@ class Leading:
         if reached is not None:
             placed, more = self._place(reached)
             with self._timed("judge"):
-                if self.judging.advance(placed[0]):
+                reports, self._reports = self._reports, False
+                if self.judging.advance(placed[0], reports=reports):
                     self._proved_s = self.clock_s()
             self._let_go()
         if self.clock_s() - self._proved_s >= _RENEW_AFTER_S:
@@ -121,6 +124,7 @@ class Leading:
         self.stories.accept(placement)
         self.windows.add(buckets)
         self._count(placement)
+        self._reports = self._reports or any(item.scored.events for item in placement.placed)
         more = len(waiting) == _AT_ONCE
         return (waiting[-1].turn if more else reached), more
 
@@ -145,7 +149,7 @@ class Leading:
             begin_ms = newest_ms if judged_ms is None else min(newest_ms, judged_ms)
             self.windows.add(self.ledger.buckets(begin_ms - self.windows_reach_ms))
             self.stories.restore(self.ledger.story_keys(begin_ms - self.stories_reach_ms))
-        self.remembers = True
+        self.remembers = self._reports = True
 
     def _forget(self) -> None:
         self.remembers = False

@@ -266,6 +266,19 @@ class Scored:
         return self.received_ms, self.partition.topic, self.partition.number, self.offset
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A placed document that tells of a severe event (`category`) about a watched entity; `at_ms` is when it was received."""
+
+    at_ms: int
+    entity: str
+    category: str
+    story_id: int
+    document_key: int
+    source: str
+    headline: str
+
+
 # --- series, counts, readings ------------------------------------------------------------------
 
 

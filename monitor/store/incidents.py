@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
-from alerts.types import AlertState, Delivery, DeliveryStatus, Evaluation, Incident, Phase, ResolveReason, Severity
+from alerts.types import AlertState, Delivery, DeliveryStatus, Evaluation, Incident, Phase, ResolveReason, RuleKind, Severity
 from monitor.store.engine import reading, writing
 from monitor.store.lease import Lease
 from monitor.store.rows import insert_rows, upsert
-from monitor.store.schema import alert_state, delivery, incident, incident_change, judgement
-from monitor.types import Count, Reading, Series, SeriesKind
+from monitor.store.schema import alert_state, delivery, event_report, incident, incident_change, judgement
+from monitor.types import Count, Reading, Report, Series, SeriesKind
 
 _ONLY_ROW = 1
 
@@ -39,12 +39,26 @@ class Incidents:
         found = (_state(row, incidents) for row in rows)
         return {(state.rule, state.series): state for state in found}
 
+    def unheard(self) -> list[tuple[int, Report]]:
+        """The reports that no rule has heard of yet, each with its number, in the order in which their documents were placed."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(event_report).order_by(event_report.c.id)).all()
+        return [
+            (row.id, Report(row.at_ms, row.entity, row.category, row.story_id, row.document_key, row.source, row.headline))
+            for row in rows
+        ]
+
     def save(
-        self, evaluations: Iterable[Evaluation], deliveries: Sequence[Delivery], evaluated_until_ms: int, lease: Lease
+        self,
+        evaluations: Iterable[Evaluation],
+        deliveries: Sequence[Delivery],
+        evaluated_until_ms: int,
+        lease: Lease,
+        heard: int | None = None,
     ) -> None:
         """Makes these evaluations and their deliveries true together, and remembers that time was judged so far.
 
-        Raises Deposed, and changes nothing, when this instance no longer leads.
+        Reports up to the number `heard` are done with. Raises Deposed, and changes nothing, when this instance no longer leads.
         """
         with writing(self._engine) as connection:
             lease.prolong(connection)
@@ -52,6 +66,8 @@ class Incidents:
                 _save_states(connection, evaluation.states)
                 _save_changes(connection, evaluation)
             insert_rows(connection, delivery, [_delivery_row(item) for item in deliveries])
+            if heard is not None:
+                connection.execute(delete(event_report).where(event_report.c.id <= heard))
             statement = upsert(connection, judgement).values(id=_ONLY_ROW, evaluated_until_ms=evaluated_until_ms)
             connection.execute(
                 statement.on_conflict_do_update(
@@ -93,33 +109,45 @@ def _save_states(connection: Connection, states: Mapping[tuple[str, Series], Ale
 
 
 def _save_changes(connection: Connection, evaluation: Evaluation) -> None:
+    open_incidents = [state.incident for state in evaluation.states.values() if state is not None and state.incident is not None]
+    for now in {one.incident_id: one for one in [*open_incidents, *(change.incident for change in evaluation.changes)]}.values():
+        _save_incident(connection, now)
     for change in evaluation.changes:
-        now = change.incident
-        values = {
-            "rule": now.rule,
-            "kind": str(now.series.kind),
-            "name": now.series.name,
-            "severity": str(now.severity),
-            "opened_at_ms": now.opened_at_ms,
-            "resolved_at_ms": now.resolved_at_ms,
-            "resolve_reason": None if now.resolve_reason is None else str(now.resolve_reason),
-            "summary": now.summary,
-            "display": now.display,
-            "labels": json.dumps(dict(now.labels), ensure_ascii=False, sort_keys=True),
-            "annotations": json.dumps(dict(now.annotations), ensure_ascii=False, sort_keys=True),
-            "reading": _reading_text(now.reading),
-        }
-        statement = upsert(connection, incident).values(incident_id=now.incident_id, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["incident_id"], set_=values))
         connection.execute(
             insert(incident_change).values(
-                incident_id=now.incident_id,
+                incident_id=change.incident.incident_id,
                 sequence=change.sequence,
                 kind=str(change.kind),
                 at_ms=change.at_ms,
                 reading=_reading_text(change.reading),
             )
         )
+
+
+def _save_incident(connection: Connection, now: Incident) -> None:
+    values = {
+        "rule": now.rule,
+        "decided_by": str(now.kind),
+        "kind": str(now.series.kind),
+        "name": now.series.name,
+        "severity": str(now.severity),
+        "opened_at_ms": now.opened_at_ms,
+        "resolved_at_ms": now.resolved_at_ms,
+        "resolve_reason": None if now.resolve_reason is None else str(now.resolve_reason),
+        "summary": now.summary,
+        "display": now.display,
+        "labels": _json(now.labels),
+        "annotations": _json(now.annotations),
+        "reading": _reading_text(now.reading),
+        "sequence": now.sequence,
+        "evidence": _json(now.evidence),
+    }
+    statement = upsert(connection, incident).values(incident_id=now.incident_id, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=["incident_id"], set_=values))
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, sort_keys=True)
 
 
 def _delivery_row(item: Delivery) -> dict[str, object]:
@@ -164,6 +192,9 @@ def _incident(row: Row[tuple[object, ...]]) -> Incident:
         labels=json.loads(row.labels),
         annotations=json.loads(row.annotations),
         reading=_reading(series, row.reading),
+        kind=RuleKind(row.decided_by),
+        sequence=row.sequence,
+        evidence=json.loads(row.evidence),
     )
 
 

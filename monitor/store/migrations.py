@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, text
 
-from monitor.store.schema import lease, scored, tally
+from monitor.store.schema import event_report, lease, scored, tally
 
 Step = Callable[[Connection], None]
 
@@ -28,7 +28,19 @@ def _wait_for_turns(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE log_partition ADD COLUMN {column}"))
 
 
-STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns}
+def _hear_of_events(connection: Connection) -> None:
+    """From 3 to 4: reports of severe events are told to the rules, and incidents keep what they were decided from."""
+    _create(connection, event_report)
+    for column in (
+        "decided_by TEXT NOT NULL DEFAULT 'threshold'",
+        "sequence INTEGER NOT NULL DEFAULT 1",
+        "evidence TEXT NOT NULL DEFAULT '{}'",
+    ):
+        connection.execute(text(f"ALTER TABLE incident ADD COLUMN {column}"))
+    connection.execute(text("UPDATE incident SET sequence = 2 WHERE resolved_at_ms IS NOT NULL"))
+
+
+STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns, 3: _hear_of_events}
 """From which version each step leads to the next."""
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change of a table, together with a step in `monitor.store.migrations`."""
 
 NO_POSITION: Final = -1
@@ -65,6 +65,20 @@ tally: Final = Table(
     Column("stale", BigInteger, nullable=False),
     Column("duplicates", BigInteger, nullable=False),
 )
+
+event_report: Final = Table(
+    "event_report",
+    metadata,
+    Column("id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("story_id", BigInteger, nullable=False),
+    Column("document_key", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("headline", Text, nullable=False),
+)
+"""Reports of severe events that no rule has heard of yet."""
 
 lease: Final = Table(
     "lease",
@@ -201,6 +215,9 @@ incident: Final = Table(
     Column("labels", Text, nullable=False),
     Column("annotations", Text, nullable=False),
     Column("reading", Text),
+    Column("decided_by", Text, nullable=False, server_default="threshold"),
+    Column("sequence", Integer, nullable=False, server_default="1"),
+    Column("evidence", Text, nullable=False, server_default="{}"),
     Index("incident_opened", "opened_at_ms"),
 )
 

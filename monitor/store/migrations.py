@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, text
 
-from monitor.store.schema import lease, scored, tally
+from monitor.store.schema import lease, publication, scored, tally
 
 Step = Callable[[Connection], None]
 
@@ -28,7 +28,12 @@ def _wait_for_turns(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE log_partition ADD COLUMN {column}"))
 
 
-STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns}
+def _tell_events(connection: Connection) -> None:
+    """From 3 to 4: documents tell severe events."""
+    connection.execute(text("ALTER TABLE document ADD COLUMN events TEXT NOT NULL DEFAULT '[]'"))
+
+
+STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns, 3: _tell_events}
 """From which version each step leads to the next."""
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change of a table, together with a step in `monitor.store.migrations`."""
 
 NO_POSITION: Final = -1
@@ -123,6 +123,7 @@ document: Final = Table(
     "document",
     metadata,
     Column("document_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger),
     Column("topic", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
@@ -141,8 +142,17 @@ document: Final = Table(
     Column("tone", Text, nullable=False),
     Column("score_units", Integer, nullable=False),
     Column("model", Text, nullable=False),
+    Column("events", Text, nullable=False, server_default="[]"),
     Index("document_received", "received_ms"),
     Index("document_story", "story_id"),
+    Index("document_place", "place", unique=True),
+)
+
+publication: Final = Table(
+    "publication",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("published", BigInteger, nullable=False),
 )
 
 mention: Final = Table(

@@ -28,12 +28,18 @@ def _wait_for_turns(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE log_partition ADD COLUMN {column}"))
 
 
-def _tell_events(connection: Connection) -> None:
-    """From 3 to 4: documents tell severe events."""
-    connection.execute(text("ALTER TABLE document ADD COLUMN events TEXT NOT NULL DEFAULT '[]'"))
+def _number_places(connection: Connection) -> None:
+    """From 3 to 4: documents tell severe events, and are numbered as they are placed, for who publishes them in that order.
+
+    Those that are there already have no number.
+    """
+    _create(connection, publication)
+    for column in ("events TEXT NOT NULL DEFAULT '[]'", "place BIGINT"):
+        connection.execute(text(f"ALTER TABLE document ADD COLUMN {column}"))
+    connection.execute(text("CREATE UNIQUE INDEX document_place ON document (place)"))
 
 
-STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns, 3: _tell_events}
+STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns, 3: _number_places}
 """From which version each step leads to the next."""
 
 

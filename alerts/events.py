@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from alerts.lifecycle import incident_id, thaw
 from alerts.text import plain_text
-from alerts.types import AlertState, ChangeKind, EventKind, EventRule, Incident, IncidentChange, Phase, RuleKind
+from alerts.types import AlertState, ChangeKind, EventRule, Incident, IncidentChange, Phase, RuleKind, Severity
 from monitor.types import Report, Series, SeriesKind
 
 MOST_STORIES: Final = 20
@@ -88,7 +88,7 @@ def hears(rule: EventRule, report: Report) -> bool:
 
 
 def hear(
-    rule: EventRule, state: AlertState | None, report: Report, event: EventKind, display: str
+    rule: EventRule, state: AlertState | None, report: Report, title: str, display: str
 ) -> tuple[AlertState | None, IncidentChange | None]:
     """The state after one report, and what it did to the incident, if anything.
 
@@ -99,7 +99,7 @@ def hear(
     if state is None or state.incident is None:
         if rule.credible_sources is not None and report.source not in rule.credible_sources:
             return state, None
-        incident = _opened(rule, series, report, event, display)
+        incident = _opened(rule, series, report, title, display)
         state = AlertState(
             rule.name,
             series,
@@ -111,13 +111,13 @@ def hear(
         )
         return state, IncidentChange(ChangeKind.OPENED, 1, report.at_ms, incident, None)
     before, was = known_from(state.incident.evidence), state.incident
-    after = before.hear(report, event.title)
-    louder = event.severity.rank > was.severity.rank
+    after = before.hear(report, title)
+    louder = Severity(report.severity).rank > was.severity.rank
     more_sources = len(after.sources) > len(before.sources) and len(after.sources) in _SOURCES_WORTH_TELLING
     kind = ChangeKind.ESCALATED if louder else ChangeKind.UPDATED if more_sources or report.category not in before.events else None
     incident = replace(was, evidence=after.evidence(), summary=_summary(display, after))
     if kind is not None:
-        severity = event.severity if louder else was.severity
+        severity = Severity(report.severity) if louder else was.severity
         incident = replace(incident, severity=severity, sequence=was.sequence + 1)
     # Reports come in the order of stream time but for late ones, which must not bring the end nearer.
     told_ms = max(report.at_ms, state.clear_since_ms or report.at_ms)
@@ -125,14 +125,14 @@ def hear(
     return state, None if kind is None else IncidentChange(kind, incident.sequence, report.at_ms, incident, None)
 
 
-def _opened(rule: EventRule, series: Series, report: Report, event: EventKind, display: str) -> Incident:
-    known = _NOTHING_KNOWN.hear(report, event.title)
+def _opened(rule: EventRule, series: Series, report: Report, title: str, display: str) -> Incident:
+    known = _NOTHING_KNOWN.hear(report, title)
     return Incident(
         incident_id=incident_id(rule.name, series, report.at_ms),
         rule=rule.name,
         kind=RuleKind.EVENT,
         series=series,
-        severity=event.severity,
+        severity=Severity(report.severity),
         opened_at_ms=report.at_ms,
         summary=_summary(display, known),
         display=display,

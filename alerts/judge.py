@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from alerts.events import hear, hears
 from alerts.lifecycle import Condition, Step, step, weigh
 from alerts.messages import Opening, Templates, compile_templates
 from alerts.types import (
     AlertState,
     ChangeKind,
     Evaluation,
+    EventRule,
     Incident,
     IncidentChange,
     Phase,
     ResolveReason,
+    Rule,
     Severity,
     ThresholdRule,
 )
-from monitor.types import ALL_SERIES, Count, Reading, Readings, Series, SeriesKind
+from monitor.types import ALL_SERIES, Count, Reading, Readings, Report, Series, SeriesKind
 
 States = Mapping[tuple[str, Series], AlertState]
 """What is remembered of every series that is not inactive, by rule and series."""
@@ -38,7 +41,8 @@ class Judge:
     """Judges every rule at one moment after another. It remembers nothing: the states come in and go out.
 
     `entity_names` maps the watched entities' ids to what they are called; `topics` are the labels that a classifier can give, and
-    matter only to rules that an empty window can open; `events` are the categories of severe events by their ids. Raises ConfigurationError when a template is wrong. Names are unique.
+    matter only to rules that an empty window can open; `events` says what the categories of
+    severe events are called. Raises ConfigurationError when a template is wrong. Names are unique.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Judge:
         rules: Iterable[Rule],
         entity_names: Mapping[str, str],
         topics: Collection[str] = frozenset(),
-        events: Mapping[str, EventKind] | None = None,
+        events: Mapping[str, str] | None = None,
     ) -> None:
         self.rules: tuple[Rule, ...] = tuple(rules)
         self._entity_names = entity_names
@@ -80,15 +84,15 @@ class Judge:
     def hear(self, report: Report, states: States) -> Evaluation:
         """Tells every rule that asks for it of one report, at the moment of the report.
 
-        `states` are those after what was judged and heard before. A report of an unknown category is nothing.
+        `states` are those after what was judged and heard before.
         """
         minute = _Minute(report.at_ms, None)
-        series, event = Series(SeriesKind.ENTITY, report.entity), self._events.get(report.category)
+        series, title = Series(SeriesKind.ENTITY, report.entity), self._events.get(report.category, report.category)
         for rule in self.rules:
-            if event is None or not isinstance(rule, EventRule) or not hears(rule, report) or not self._watches(rule, series):
+            if not isinstance(rule, EventRule) or not hears(rule, report) or not self._watches(rule, series):
                 continue
             state = states.get((rule.name, series))
-            after, change = hear(rule, state, report, event, self._display(series))
+            after, change = hear(rule, state, report, title, self._display(series))
             if change is not None and after is not None:
                 incident = self._with_texts(rule, change.incident)
                 after, change = replace(after, incident=incident), replace(change, incident=incident)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
-from alerts.types import AlertState, ChangeKind, Phase, ThresholdRule
+from alerts.types import AlertState, ChangeKind, Phase, Rule, ThresholdRule
 from monitor.types import Reading, Series
 
 _ID_BYTES: Final = 10
@@ -71,7 +71,7 @@ def thaw(state: AlertState, at_ms: int) -> AlertState:
     )
 
 
-def step(rule: ThresholdRule, series: Series, state: AlertState | None, condition: Condition, at_ms: int, *, blind: bool) -> Step:
+def step(rule: Rule, series: Series, state: AlertState | None, condition: Condition, at_ms: int, *, blind: bool) -> Step:
     """One evaluation of one series at `at_ms` (stream time).
 
     Pending becomes firing once the condition has held for `for_ms` (0: at once). Firing ends once the condition has been over for
@@ -91,7 +91,7 @@ def step(rule: ThresholdRule, series: Series, state: AlertState | None, conditio
     return Step(opened, ChangeKind.OPENED)
 
 
-def _step_firing(rule: ThresholdRule, state: AlertState, condition: Condition, at_ms: int) -> Step:
+def _step_firing(rule: Rule, state: AlertState, condition: Condition, at_ms: int) -> Step:
     if condition is not Condition.OVER:
         return Step(replace(state, clear_since_ms=None))
     clear_since_ms = at_ms if state.clear_since_ms is None else state.clear_since_ms

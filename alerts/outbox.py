@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Final, Protocol
 
 from alerts.messages import webhook_body
-from alerts.types import Attempt, Delivery, DeliveryStatus, IncidentChange, ThresholdRule
+from alerts.types import Attempt, Delivery, DeliveryStatus, IncidentChange, Rule
 from alerts.webhook import Receiver
 
 _ID_BYTES: Final = 16
@@ -50,7 +50,7 @@ class Outbox(Protocol):
 
 
 def plan(
-    changes: Iterable[IncidentChange], receivers: Iterable[Receiver], rules: Iterable[ThresholdRule], now_ms: int
+    changes: Iterable[IncidentChange], receivers: Iterable[Receiver], rules: Iterable[Rule], now_ms: int
 ) -> tuple[Delivery, ...]:
     """The deliveries that follow from `changes`: in their order, within one in the receivers', due at `now_ms` (wall clock).
 

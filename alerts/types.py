@@ -236,17 +236,6 @@ class Evaluation:
     changes: tuple[IncidentChange, ...]
 
 
-# --- events ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EventKind:
-    """A category of severe events: what it is called and how loud a report of it is."""
-
-    title: str
-    severity: Severity
-
-
 # --- deliveries --------------------------------------------------------------------------------
 
 

@@ -273,6 +273,7 @@ class Report:
     at_ms: int
     entity: str
     category: str
+    severity: str
     story_id: int
     document_key: int
     source: str

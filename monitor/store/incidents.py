@@ -44,7 +44,7 @@ class Incidents:
         with reading(self._engine) as connection:
             rows = connection.execute(select(event_report).order_by(event_report.c.id)).all()
         return [
-            (row.id, Report(row.at_ms, row.entity, row.category, row.story_id, row.document_key, row.source, row.headline))
+            (row.id, Report(row.at_ms, row.entity, row.category, row.severity, row.story_id, row.document_key, row.source, row.headline))
             for row in rows
         ]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
 from sqlalchemy.sql.functions import count
 
 from monitor.errors import Fenced
@@ -25,6 +25,7 @@ from monitor.store.schema import (
     bucket,
     dead_letter,
     document,
+    event_report,
     interruption,
     log_partition,
     mention,
@@ -193,8 +194,9 @@ class Ledger:
             _take_out(connection, [item.scored for item in placement.placed])
             _add_buckets(connection, buckets)
             _save_stories(connection, placement.stories)
-            _save_documents(connection, placement.placed)
+            _save_documents(connection, placement.placed, placed_so_far(connection))
             _add_tallies(connection, placement.placed)
+            insert_rows(connection, event_report, list(_report_rows(placement.placed)))
 
     def stories(self, ids: Collection[int]) -> Mapping[int, Story]:
         """The stories of these ids, as far as they exist."""
@@ -254,6 +256,12 @@ class Ledger:
         with reading(self._engine) as connection:
             times = [time_ms for time_ms in connection.scalars(select(log_partition.c.time_ms)) if time_ms is not None]
         return max(times, default=None)
+
+
+def placed_so_far(connection: Connection) -> int:
+    """How many documents were placed and are no duplicates, since the tables are there, pruned or not: the newest one's place."""
+    placed = func.coalesce(func.sum(tally.c.stories + tally.c.copies + tally.c.stale), 0)
+    return int(connection.execute(select(placed)).scalar_one())
 
 
 def _move(
@@ -383,9 +391,10 @@ def _story(row: Row[tuple[object, ...]]) -> Story:
     )
 
 
-def _save_documents(connection: Connection, placed: Iterable[Placed]) -> None:
+def _save_documents(connection: Connection, placed: Iterable[Placed], before: int) -> None:
+    """Saves the documents, numbered from behind `before` on."""
     fresh = [item for item in placed if item.standing is not Standing.DUPLICATE]
-    insert_new_rows(connection, document, [_document_row(item) for item in fresh])
+    insert_new_rows(connection, document, [_document_row(item, place) for place, item in enumerate(fresh, before + 1)])
     mentions = [
         {
             "entity": entity,
@@ -401,10 +410,11 @@ def _save_documents(connection: Connection, placed: Iterable[Placed]) -> None:
     insert_new_rows(connection, mention, mentions)
 
 
-def _document_row(item: Placed) -> dict[str, object]:
+def _document_row(item: Placed, place: int) -> dict[str, object]:
     news = item.scored
     return {
         "document_key": news.document_key,
+        "place": place,
         "topic": news.partition.topic,
         "number": news.partition.number,
         "offset": news.offset,
@@ -416,14 +426,31 @@ def _document_row(item: Placed) -> dict[str, object]:
         "language": news.language,
         "status": str(news.status),
         "headline": news.headline,
-        "entities": json.dumps(news.entities),
+        "entities": json.dumps({entity: (stance.tone, stance.score_units) for entity, stance in news.toward}, ensure_ascii=False),
         "standing": str(item.standing),
         "story_id": item.story_id,
         "label": news.topic,
         "tone": news.stance.tone,
         "score_units": news.stance.score_units,
         "model": news.model,
+        "events": json.dumps([[told.entity, told.category, told.severity, told.negative_units] for told in news.events]),
     }
+
+
+def _report_rows(placed: Iterable[Placed]) -> Iterator[dict[str, object]]:
+    """What the counted documents tell of severe events, in their order."""
+    for item in placed:
+        for event in item.scored.events if item.story_id is not None else ():
+            yield {
+                "at_ms": item.scored.received_ms,
+                "entity": event.entity,
+                "category": event.category,
+                "severity": event.severity,
+                "story_id": item.story_id,
+                "document_key": item.scored.document_key,
+                "source": item.scored.source,
+                "headline": item.scored.headline,
+            }
 
 
 def _dead_letter_row(rejected: Rejected) -> dict[str, object]:

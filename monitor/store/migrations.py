@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Table, text
 
-from monitor.store.schema import event_report, lease, scored, tally
+from monitor.store.schema import event_report, lease, publication, scored, tally
 
 Step = Callable[[Connection], None]
 
@@ -29,15 +29,25 @@ def _wait_for_turns(connection: Connection) -> None:
 
 
 def _hear_of_events(connection: Connection) -> None:
-    """From 3 to 4: reports of severe events are told to the rules, and incidents keep what they were decided from."""
-    _create(connection, event_report)
-    for column in (
-        "decided_by TEXT NOT NULL DEFAULT 'threshold'",
-        "sequence INTEGER NOT NULL DEFAULT 1",
-        "evidence TEXT NOT NULL DEFAULT '{}'",
-    ):
-        connection.execute(text(f"ALTER TABLE incident ADD COLUMN {column}"))
+    """From 3 to 4: documents tell severe events, the rules hear of them, and incidents keep what they were decided from.
+
+    And documents are numbered as they are placed, for who publishes them in that order. Those that are there already have no number.
+    """
+    for table in (publication, event_report):
+        _create(connection, table)
+    columns = {
+        "document": ("events TEXT NOT NULL DEFAULT '[]'", "place BIGINT"),
+        "incident": (
+            "decided_by TEXT NOT NULL DEFAULT 'threshold'",
+            "sequence INTEGER NOT NULL DEFAULT 1",
+            "evidence TEXT NOT NULL DEFAULT '{}'",
+        ),
+    }
+    for table_name, added in columns.items():
+        for column in added:
+            connection.execute(text(f"ALTER TABLE {table_name} ADD COLUMN {column}"))
     connection.execute(text("UPDATE incident SET sequence = 2 WHERE resolved_at_ms IS NOT NULL"))
+    connection.execute(text("CREATE UNIQUE INDEX document_place ON document (place)"))
 
 
 STEPS: Final[Mapping[int, Step]] = {2: _wait_for_turns, 3: _hear_of_events}

@@ -73,6 +73,7 @@ event_report: Final = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("entity", Text, nullable=False),
     Column("category", Text, nullable=False),
+    Column("severity", Text, nullable=False),
     Column("story_id", BigInteger, nullable=False),
     Column("document_key", BigInteger, nullable=False),
     Column("source", Text, nullable=False),
@@ -137,6 +138,7 @@ document: Final = Table(
     "document",
     metadata,
     Column("document_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", BigInteger),
     Column("topic", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
@@ -155,8 +157,17 @@ document: Final = Table(
     Column("tone", Text, nullable=False),
     Column("score_units", Integer, nullable=False),
     Column("model", Text, nullable=False),
+    Column("events", Text, nullable=False, server_default="[]"),
     Index("document_received", "received_ms"),
     Index("document_story", "story_id"),
+    Index("document_place", "place", unique=True),
+)
+
+publication: Final = Table(
+    "publication",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("published", BigInteger, nullable=False),
 )
 
 mention: Final = Table(

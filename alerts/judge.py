@@ -170,6 +170,10 @@ class Judge:
             display=display,
         )
 
+    def _with_texts(self, rule: Rule, incident: Incident) -> Incident:
+        texts = self._templates[rule.name].render_incident(incident)
+        return replace(incident, summary=texts.summary, labels=texts.labels, annotations=texts.annotations)
+
     def _resolve(self, state: AlertState, at_ms: int, reason: ResolveReason, reading: Reading | None) -> IncidentChange:
         was = state.incident or self._rebuild(state)
         display = was.display or self._display(state.series)

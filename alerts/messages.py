@@ -15,6 +15,11 @@ Annotations are Jinja2 templates of expressions and `if`; they may use these var
     window                    the window's length in words, "1 h"
     opened_at                 when the incident opened, RFC 3339, UTC
 
+Those of a rule of kind event may use rule, severity, series, kind, display, entity, opened_at, stories, documents and sources, and
+
+    events                    what was told, "Insolvency, Fraud"
+    headline                  the first report's
+
 Labels name an incident for as long as it lasts and are templates over rule, severity, series, kind, display, entity and topic only.
 Filters are `percent` ("62 %"), `round(digits)`, and of Jinja2's own abs, capitalize, default, float, int, length, lower, title,
 trim, truncate and upper. Loops, calls and assignments are refused: no template takes more time or memory than its length is worth.
@@ -33,7 +38,7 @@ from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from alerts.text import duration_text, plain_text, time_text
-from alerts.types import Incident, IncidentChange, ThresholdRule
+from alerts.types import EventRule, Incident, IncidentChange, Rule, RuleKind, Severity, ThresholdRule
 from monitor.errors import ConfigurationError, DeliveryError
 from monitor.types import TONES, Count, Metric, Reading, Series, SeriesKind
 
@@ -127,21 +132,31 @@ class Texts:
 class Templates:
     """The compiled labels and annotations of one rule."""
 
-    rule: ThresholdRule
+    rule: Rule
     labels: Mapping[str, Template] = field(repr=False)
     annotations: Mapping[str, Template] = field(repr=False)
 
     def render(self, opening: Opening) -> Texts:
-        """The texts of the incident that opens. Never raises.
+        """The texts of the incident that a threshold rule opens, as `render_facts` does."""
+        assert isinstance(self.rule, ThresholdRule)
+        summary = default_summary(self.rule, opening.display, opening.reading)
+        return self.render_facts(opening.series, opening.display, _facts(self.rule, opening), summary)
+
+    def render_incident(self, incident: Incident) -> Texts:
+        """The texts of an incident whose evidence says what was found, as `render_facts` does."""
+        facts = _identity(self.rule, incident.series, incident.display) | evidence_facts(incident)
+        return self.render_facts(incident.series, incident.display, facts, incident.summary)
+
+    def render_facts(self, series: Series, display: str, facts: Mapping[str, object], default: str) -> Texts:
+        """The texts of an incident of which `facts` are known. Never raises.
 
         A text that cannot be rendered is left out, and the annotation `rendering_error` names it. The summary is the annotation of
-        that name, or the default sentence.
+        that name, or the `default` sentence.
         """
         failures: list[str] = []
-        labels = self.render_labels(opening.series, opening.display, failures)
-        facts = _facts(self.rule, opening)
+        labels = self.render_labels(series, display, failures)
         annotations = dict(_rendered("annotations", self.annotations, facts, ANNOTATION_LENGTH, failures))
-        summary = annotations.get("summary") or default_summary(self.rule, opening.display, opening.reading)
+        summary = annotations.get("summary") or default
         if failures:
             annotations[RENDERING_ERROR] = plain_text("; ".join(failures), ANNOTATION_LENGTH)
         return Texts(plain_text(summary, SUMMARY_LENGTH), labels, MappingProxyType(annotations))
@@ -164,11 +179,12 @@ def _rendered(
             failures.append(f"{section}.{name} could not be rendered ({type(error).__name__})")
 
 
-def compile_templates(rule: ThresholdRule) -> Templates:
+def compile_templates(rule: Rule) -> Templates:
     """The templates of a rule, each rendered once with a sample. Raises ConfigurationError that lists every fault."""
     problems: list[str] = []
-    sample = _sample(rule)
-    facts = {"labels": _identity(rule, sample.series, sample.display), "annotations": _facts(rule, sample)}
+    series, display = _sample_series(rule)
+    identity = _identity(rule, series, display)
+    facts = {"labels": identity, "annotations": identity | _sample_facts(rule)}
     compiled: dict[str, dict[str, Template]] = {"labels": {}, "annotations": {}}
     for section, sources in (("labels", rule.labels), ("annotations", rule.annotations)):
         if len(sources) > MOST_TEXTS:
@@ -205,22 +221,53 @@ def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _sample(rule: ThresholdRule) -> Opening:
+def _sample_series(rule: Rule) -> tuple[Series, str]:
     name = rule.series.name or ("" if rule.series.kind is SeriesKind.ALL else "sample")
-    series = Series(rule.series.kind, name)
-    count = Count((13, 3, 4, 1), (5, 1, 2, 0), -31_500)
-    return Opening(series, name or "sample", Reading(series, 0, rule.window_ms, count), sources=4, at_ms=rule.window_ms)
+    return Series(rule.series.kind, name), name or "sample"
 
 
-def _identity(rule: ThresholdRule, series: Series, display: str) -> dict[str, object]:
+def _sample_facts(rule: Rule) -> dict[str, object]:
+    series, display = _sample_series(rule)
+    match rule:
+        case ThresholdRule():
+            count = Count((13, 3, 4, 1), (5, 1, 2, 0), -31_500)
+            return _facts(rule, Opening(series, display, Reading(series, 0, rule.window_ms, count), 4, rule.window_ms))
+        case EventRule():
+            known = {
+                "events": {"insolvency": "Insolvency"},
+                "sources": ["wire"],
+                "stories": [{"headline": "sample"}],
+                "story_count": 1,
+                "documents": 1,
+            }
+            return evidence_facts(Incident("", rule.name, series, Severity.CRITICAL, 0, kind=RuleKind.EVENT, evidence=known))
+
+
+def evidence_facts(incident: Incident) -> dict[str, object]:
+    """What the annotations of an event rule may say of an incident."""
+    known = incident.evidence
+    return {
+        "severity": str(incident.severity),
+        "events": ", ".join(known["events"].values()),
+        "headline": known["stories"][0]["headline"],
+        "stories": known["story_count"],
+        "documents": known["documents"],
+        "sources": len(known["sources"]),
+        "opened_at": time_text(incident.opened_at_ms),
+    }
+
+
+def _identity(rule: Rule, series: Series, display: str) -> dict[str, object]:
     """What is true of an incident for as long as it lasts."""
     facts: dict[str, object] = {
         "rule": rule.name,
-        "severity": str(rule.severity),
         "series": str(series),
         "kind": str(series.kind),
         "display": display,
     }
+    if isinstance(rule, ThresholdRule):
+        # Other rules may become louder while an incident lasts.
+        facts["severity"] = str(rule.severity)
     if series.kind is SeriesKind.ENTITY:
         facts["entity"] = {"id": series.name, "name": display}
     elif series.kind is SeriesKind.TOPIC:

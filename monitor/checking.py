@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from alerts.signature import Secret, read_secrets
-from alerts.types import ThresholdRule
+from alerts.types import Rule
 from alerts.webhook import Receiver
 from monitor.classifier.load import check_model
 from monitor.config import ReceiverSettings, Settings, read_secret
@@ -24,7 +24,7 @@ class Checked:
     """What the files named by a configuration say."""
 
     watchlist: WatchList
-    rules: tuple[ThresholdRule, ...]
+    rules: tuple[Rule, ...]
     receivers: tuple[Receiver, ...]
 
 
@@ -73,7 +73,7 @@ def _watchlist(settings: Settings) -> WatchList:
     return WatchList() if settings.watchlist_file is None else load_watchlist(settings.watchlist_file)
 
 
-def _rules(settings: Settings, entities: Collection[str] | None, topics: Collection[str]) -> tuple[ThresholdRule, ...]:
+def _rules(settings: Settings, entities: Collection[str] | None, topics: Collection[str]) -> tuple[Rule, ...]:
     if settings.rules_file is None:
         return ()
     names = {receiver.name for receiver in settings.receivers}

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from alerts.deliver import Sender
 from alerts.judge import Judge
-from alerts.types import Attempt, ThresholdRule
+from alerts.types import Attempt, Rule
 from alerts.webhook import Receiver, WebhookChannel
 from monitor import __version__
 from monitor.batches import Batcher
@@ -83,7 +83,7 @@ class Parts:
     engine: Engine
     classifier: Classifier
     watchlist: WatchList
-    rules: tuple[ThresholdRule, ...]
+    rules: tuple[Rule, ...]
     receivers: tuple[Receiver, ...]
     open_source: Callable[[], Source]
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A YAML file of rules to checked threshold rules; every fault of every rule is reported at once, with its path."""
+"""A YAML file of rules to checked rules; every fault of every rule is reported at once, with its path."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from alerts.messages import RENDERING_ERROR, compile_templates
-from alerts.types import Comparison, SeriesSelector, Severity, ThresholdRule
+from alerts.types import Comparison, EventRule, Rule, RuleKind, SeriesSelector, Severity, ThresholdRule
 from monitor.config import Duration, Section, describe_faults, read_yaml
 from monitor.errors import ConfigurationError
 from monitor.types import Metric, SeriesKind
@@ -81,10 +81,22 @@ _TextName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 
 
 class RuleSection(Section):
-    """One rule as it is written in the file."""
+    """What every rule has."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
     """Names the rule in messages, metrics and the identity of its incidents: a new name is a new rule."""
+    labels: Annotated[dict[_TextName, str], Field(default_factory=dict)]
+    """Templates of what names the incident for the receivers' routing."""
+    annotations: Annotated[dict[_TextName, str], Field(default_factory=dict)]
+    """Templates of what is said about it; `summary` is the sentence in front."""
+    receivers: tuple[str, ...] | None = None
+    """Names of the receivers that hear of it; unset: all."""
+
+
+class ThresholdSection(RuleSection):
+    """A metric held against a level, as it is written in the file."""
+
+    kind: Literal[RuleKind.THRESHOLD] = RuleKind.THRESHOLD
     metric: Annotated[Metric, BeforeValidator(_spelt)]
     """What is compared."""
     series: Annotated[SeriesSelector, BeforeValidator(_selector)]
@@ -107,12 +119,6 @@ class RuleSection(Section):
     """How long the condition must be over without a break before the incident resolves."""
     severity: Annotated[Severity, BeforeValidator(_spelt)] = Severity.WARNING
     """How loud the incident is."""
-    labels: Annotated[dict[_TextName, str], Field(default_factory=dict)]
-    """Templates of what names the incident for the receivers' routing."""
-    annotations: Annotated[dict[_TextName, str], Field(default_factory=dict)]
-    """Templates of what is said about it; `summary` is the sentence in front."""
-    receivers: tuple[str, ...] | None = None
-    """Names of the receivers that hear of it; unset: all."""
 
     def rule(self) -> ThresholdRule:
         """The rule that this section describes."""
@@ -135,6 +141,39 @@ class RuleSection(Section):
         )
 
 
+class EventSection(RuleSection):
+    """Reports of severe events about watched entities, as they are written in the file."""
+
+    kind: Literal[RuleKind.EVENT]
+    series: Annotated[SeriesSelector, BeforeValidator(_selector)] = SeriesSelector(SeriesKind.ENTITY)
+    """Which watched entities; unset: all."""
+    categories: Annotated[frozenset[str], Field(min_length=1)] | None = None
+    """Ids of the events that it hears of; unset: all."""
+    credible_sources: Annotated[frozenset[str], Field(min_length=1)] | None = None
+    """Only reports of these sources open an incident; unset: any source's."""
+    keep_firing: _Hold = timedelta(hours=24)
+    """How long nobody must have told of the events before the incident resolves."""
+
+    def rule(self) -> EventRule:
+        """The rule that this section describes."""
+        return EventRule(
+            name=self.name,
+            series=self.series,
+            categories=self.categories,
+            credible_sources=self.credible_sources,
+            keep_firing_ms=_milliseconds(self.keep_firing),
+            labels=self.labels,
+            annotations=self.annotations,
+            receivers=self.receivers,
+        )
+
+
+_SECTIONS: Final[dict[str, type[ThresholdSection] | type[EventSection]]] = {
+    RuleKind.THRESHOLD: ThresholdSection,
+    RuleKind.EVENT: EventSection,
+}
+
+
 def _milliseconds(value: timedelta) -> int:
     return value // timedelta(milliseconds=1)
 
@@ -145,23 +184,28 @@ def load_rules(
     entities: Collection[str] | None = None,
     topics: Collection[str] | None = None,
     receivers: Collection[str] | None = None,
-) -> tuple[ThresholdRule, ...]:
+    categories: Collection[str] | None = None,
+) -> tuple[Rule, ...]:
     """The rules of a file, in its order; an empty file has none.
 
-    Names of entities (ids), topics (labels) and receivers are held against the known ones where these are given. Raises
+    Names of entities (ids), topics (labels), receivers and categories of events (ids) are held against the known ones where these are given. Raises
     ConfigurationError that lists every fault of every rule as "rules.2.window: what is wrong", counted from 0.
     """
     content = read_yaml(path)
     listed = _listed(path, content)
-    known = {"entity": entities, "topic": topics, "receiver": receivers}
-    rules: list[ThresholdRule] = []
+    known = {"entity": entities, "topic": topics, "receiver": receivers, "category": categories}
+    rules: list[Rule] = []
     problems: list[str] = []
     for number, item in enumerate(listed):
         if not isinstance(item, dict):
             problems.append(f"rules.{number}: must be a mapping with name, metric, series, window, comparison and level")
             continue
+        kind = item.get("kind", RuleKind.THRESHOLD)
+        if kind not in _SECTIONS:
+            problems.append(f"rules.{number}.kind: must be {', '.join(_SECTIONS)}, not {kind!r}")
+            continue
         try:
-            rule = RuleSection.model_validate(item).rule()
+            rule = _SECTIONS[kind].model_validate(item).rule()
         except ValidationError as error:
             problems.extend(f"rules.{number}.{fault}" for fault in describe_faults(error))
             continue
@@ -196,9 +240,12 @@ def _repeated_names(listed: list[Any]) -> Iterator[str]:
             yield f"rules.{number}.name: {name!r} is already the name of rules.{first[name]}"
 
 
-def _faults(rule: ThresholdRule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
+def _faults(rule: Rule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
     """What is wrong with a rule whose parts are each well formed."""
-    yield from _level_faults(rule)
+    if isinstance(rule, ThresholdRule):
+        yield from _level_faults(rule)
+    elif rule.series.kind is not SeriesKind.ENTITY:
+        yield 'series: must be "entity" or "entity:<id>": severe events are found about watched entities only'
     yield from _unknown_names(rule, known)
     if RENDERING_ERROR in rule.annotations:
         yield f"annotations.{RENDERING_ERROR}: this name is ours: it says what could not be rendered"
@@ -233,9 +280,11 @@ def _can_open(rule: ThresholdRule) -> bool:
     return rule.comparison.holds(highest if rule.comparison in _RISING else lowest, rule.level)
 
 
-def _unknown_names(rule: ThresholdRule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
+def _unknown_names(rule: Rule, known: dict[str, Collection[str] | None]) -> Iterator[str]:
     named = [("series", str(rule.series.kind), rule.series.name)] if rule.series.name is not None else []
     named += [(f"receivers.{number}", "receiver", name) for number, name in enumerate(rule.receivers or ())]
+    if isinstance(rule, EventRule):
+        named += [("categories", "category", name) for name in sorted(rule.categories or ())]
     for path, kind, name in named:
         names = known[kind]
         if names is not None and name not in names:

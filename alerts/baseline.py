@@ -92,11 +92,11 @@ class Baseline:
     profiles: Floats
 
     def seasonal_hours(self, from_ms: int, until_ms: int) -> Floats:
-        """How many hours of an average week [from_ms, until_ms) is worth, for each series."""
+        """How many hours of an average week [from_ms, until_ms) is worth, for each kind of series in the order of `KINDS`."""
         hours = np.arange(from_ms // HOUR_MS, -(-until_ms // HOUR_MS))
         begins = hours * HOUR_MS
         inside = np.minimum(begins + HOUR_MS, until_ms) - np.maximum(begins, from_ms)
-        return np.asarray((self.profiles[:, hours % WEEK_HOURS] * (inside / HOUR_MS)).sum(axis=1)[self.roster.kinds])
+        return np.asarray((self.profiles[:, hours % WEEK_HOURS] * (inside / HOUR_MS)).sum(axis=1))
 
 
 def first_hour(until_ms: int) -> int:
@@ -259,8 +259,11 @@ def _profile(weeks: _Weeks, counted: NDArray[np.bool_], capped: _Capped) -> Floa
     flat_rates = capped.total / np.maximum(heard_hours, 1)
     told = np.einsum("sd,sdh->dh", capped.weights, capped.hours)
     expected = weeks.heard * (counted * flat_rates[:, None]).sum(axis=0)[:, None]
-    by_slot = (np.bincount(weeks.slots, weights=hours.ravel(), minlength=WEEK_HOURS) for hours in (told, expected))
-    return profile(*by_slot)
+    return profile(_by_slot(weeks, told), _by_slot(weeks, expected))
+
+
+def _by_slot(weeks: _Weeks, hours: Floats) -> Floats:
+    return np.asarray(np.bincount(weeks.slots, weights=hours.ravel(), minlength=WEEK_HOURS), dtype=np.float64)
 
 
 def _rates(capped: _Capped, counted: NDArray[np.bool_], season: Floats, start_rate: float, start_hours: float) -> Rates:

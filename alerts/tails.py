@@ -33,10 +33,8 @@ def at_most(count: Integers, r: Floats, q: Floats) -> Floats:
     return np.asarray(betainc(r, count.astype(np.float64) + 1.0, q), dtype=np.float64)
 
 
-def share_at_least(count: Integers, of: Integers, share: Floats, certainty: Floats) -> Floats:
-    """The probability of `count` or more among `of`, each with probability `share` that is itself as uncertain as a beta
-    distribution of `certainty` observations leaves it.
-    """
+def share_at_least(count: Integers, of: Integers, first: Floats, second: Floats) -> Floats:
+    """The probability of `count` or more among `of`, when the share is itself beta-distributed with these two shapes."""
     from scipy.stats import betabinom
 
-    return np.asarray(betabinom.sf(count - 1, of, share * certainty, (1.0 - share) * certainty), dtype=np.float64)
+    return np.asarray(betabinom.sf(count - 1, of, first, second), dtype=np.float64)

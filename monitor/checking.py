@@ -56,6 +56,22 @@ def check(settings: Settings, *, fetch: bool = False) -> Checked:
 
 def build_receiver(settings: ReceiverSettings) -> Receiver:
     """A receiver with its URL and secrets read. Raises ConfigurationError that lists every fault of it."""
+def check_topics(settings: Settings) -> list[str]:
+    """The topics that are read and written, once Kafka has said that they exist; none without Kafka.
+
+    Raises SourceError that names every topic which does not, SourceUnavailable when Kafka does not answer, ConfigurationError for a
+    secret that cannot be read.
+    """
+    topics = [*settings.source.kafka.topics] if settings.source.kind == "kafka" else []
+    if settings.output.topic is not None:
+        topics.append(settings.output.topic)
+    if topics:
+        from monitor.sources.kafka_client import ask_for_topics
+
+        ask_for_topics(settings.source.kafka, topics)
+    return topics
+
+
     url = read_secret(settings.url, settings.url_file)
     secret = read_secret(settings.secret, settings.secret_file)
     return Receiver(

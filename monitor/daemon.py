@@ -17,10 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
+from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
 from alerts.judge import Judge
 from alerts.types import Attempt, ThresholdRule
-from alerts.webhook import Receiver, WebhookChannel
 from monitor import __version__
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
@@ -118,7 +118,7 @@ class Daemon:
         self.outbox = SqlOutbox(engine)
         self._sender = Sender(
             self.outbox,
-            {receiver.name: WebhookChannel(receiver) for receiver in parts.receivers},
+            {receiver.name: receiver.channel() for receiver in parts.receivers},
             observe=self._count_attempt,
         )
         self._loop = self._build_loop()

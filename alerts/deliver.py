@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from alerts.channel import Channel
+from alerts.channels.protocol import Channel
 from alerts.outbox import Outbox
 from alerts.types import Attempt, AttemptResult, Delivery, DeliveryStatus
 

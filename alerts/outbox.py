@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from alerts.messages import webhook_body
+from alerts.channels.protocol import Receiver
 from alerts.types import Attempt, Delivery, DeliveryStatus, IncidentChange, Rule
-from alerts.webhook import Receiver
 
 _ID_BYTES: Final = 16
 
@@ -63,20 +62,18 @@ def plan(
     for change in changes:
         names = told.get(change.incident.rule)
         wanted = [receiver for receiver in everyone if names is None or receiver.name in names]
-        if wanted:
-            body = webhook_body(change)
-            deliveries.extend(_delivery(change, receiver.name, body, now_ms) for receiver in wanted)
+        deliveries.extend(_delivery(change, receiver, now_ms) for receiver in wanted)
     return tuple(deliveries)
 
 
-def _delivery(change: IncidentChange, receiver: str, body: bytes, now_ms: int) -> Delivery:
+def _delivery(change: IncidentChange, receiver: Receiver, now_ms: int) -> Delivery:
     incident_id, sequence = change.incident.incident_id, change.sequence
     return Delivery(
-        delivery_id=delivery_id(incident_id, sequence, receiver),
-        receiver=receiver,
+        delivery_id=delivery_id(incident_id, sequence, receiver.name),
+        receiver=receiver.name,
         incident_id=incident_id,
         sequence=sequence,
-        body=body,
+        body=receiver.render(change),
         created_at_ms=now_ms,
         due_at_ms=now_ms,
     )

@@ -1,6 +1,8 @@
-"""A message and the secrets shared with its receiver to the headers that prove who wrote it, as Standard Webhooks lays down.
+"""A message, or its time, and the secrets shared with its receiver to what proves who wrote it.
 
-Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+Sources: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
+https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot (signature verification),
+https://open.dingtalk.com/document/orgapp/customize-robot-security-settings (additional signature).
 """
 
 from __future__ import annotations
@@ -72,3 +74,15 @@ def signature_headers(delivery_id: str, time_ms: int, body: bytes, keys: Sequenc
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
+
+
+def feishu_signature(secret: Secret, timestamp_s: int) -> str:
+    """The `sign` of a Feishu or Lark bot for that second: base64 of the HMAC-SHA256 of nothing, keyed by timestamp and secret."""
+    key = f"{timestamp_s}\n{secret.reveal()}".encode()
+    return base64.b64encode(hmac.new(key, b"", hashlib.sha256).digest()).decode()
+
+
+def dingtalk_signature(secret: Secret, timestamp_ms: int) -> str:
+    """The `sign` of a DingTalk robot for that millisecond: base64 of the HMAC-SHA256 of both, keyed by the secret."""
+    signed = f"{timestamp_ms}\n{secret.reveal()}".encode()
+    return base64.b64encode(hmac.new(secret.reveal().encode(), signed, hashlib.sha256).digest()).decode()

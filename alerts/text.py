@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from datetime import UTC, datetime
 from typing import Final
@@ -36,3 +37,8 @@ def duration_text(duration_ms: int) -> str:
     """A duration in its largest whole unit, hours or minutes: "1 h", "90 min"."""
     minutes = duration_ms // 60_000
     return f"{minutes // 60} h" if minutes and minutes % 60 == 0 else f"{minutes} min"
+
+
+def json_bytes(content: object) -> bytes:
+    """`content` as JSON without spaces, in UTF-8: the same content gives the same bytes."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from alerts.surge import Evidence, SurgeSettings
 from monitor.types import MINUTE_MS, Metric, Reading, Series, SeriesKind
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -133,7 +134,42 @@ class EventRule:
         return 0
 
 
-Rule = ThresholdRule | EventRule
+@dataclass(frozen=True, slots=True)
+class SurgeRule:
+    """More than chance explains: a series against what is normal of it at this hour of the week.
+
+    `settings` say what is counted and how many false alarms a day are accepted over all series, at severity `warning`; an alarm that
+    stays one under `critical_alarms_a_day` is critical (0: none ever is). The condition must hold for `for_ms` before the rule
+    fires; while firing it is over once window and shortest window have been likely again for `keep_firing_ms`.
+    """
+
+    name: str
+    series: SeriesSelector = SeriesSelector(SeriesKind.ENTITY)
+    settings: SurgeSettings = field(default_factory=SurgeSettings)
+    critical_alarms_a_day: float = 0.2
+    for_ms: int = MINUTE_MS
+    keep_firing_ms: int = 30 * MINUTE_MS
+    labels: Mapping[str, str] = field(default_factory=_nothing)
+    annotations: Mapping[str, str] = field(default_factory=_nothing)
+    receivers: tuple[str, ...] | None = None
+
+    @property
+    def kind(self) -> RuleKind:
+        """How it decides."""
+        return RuleKind.SURGE
+
+    @property
+    def severity(self) -> Severity:
+        """How loud it is at the least."""
+        return Severity.WARNING
+
+    def severity_of(self, found: Evidence) -> Severity:
+        """How loud an alarm on such evidence is."""
+        critical = found.alpha * self.critical_alarms_a_day / self.settings.alarms_a_day
+        return Severity.CRITICAL if found.p < critical else Severity.WARNING
+
+
+Rule = ThresholdRule | SurgeRule | EventRule
 
 
 # --- the state of one series under one rule ----------------------------------------------------

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from alerts.channels.posting import Endpoint
+from alerts.channels.protocol import Receiver
+from alerts.channels.webhook import WebhookReceiver
 from alerts.signature import Secret, read_secrets
 from alerts.types import Rule
-from alerts.webhook import Receiver
 from monitor.classifier.load import check_model
 from monitor.config import ReceiverSettings, Settings, read_secret
 from monitor.errors import ConfigurationError
@@ -54,19 +56,34 @@ def check(settings: Settings, *, fetch: bool = False) -> Checked:
     return Checked(watchlist, rules, tuple(receiver for receiver in receivers if receiver is not None))
 
 
+def check_topics(settings: Settings) -> list[str]:
+    """The topics that are read and written, once Kafka has said that they exist; none without Kafka.
+
+    Raises SourceError that names every topic which does not, SourceUnavailable when Kafka does not answer, ConfigurationError for a
+    secret that cannot be read.
+    """
+    topics = [*settings.source.kafka.topics] if settings.source.kind == "kafka" else []
+    if settings.output.topic is not None:
+        topics.append(settings.output.topic)
+    if topics:
+        from monitor.sources.kafka_client import ask_for_topics
+
+        ask_for_topics(settings.source.kafka, topics)
+    return topics
+
+
 def build_receiver(settings: ReceiverSettings) -> Receiver:
     """A receiver with its URL and secrets read. Raises ConfigurationError that lists every fault of it."""
     url = read_secret(settings.url, settings.url_file)
     secret = read_secret(settings.secret, settings.secret_file)
-    return Receiver(
-        name=settings.name,
+    endpoint = Endpoint(
         url=Secret("" if url is None else url.get_secret_value()),
-        secrets=read_secrets("" if secret is None else secret.get_secret_value()),
         allow_private_addresses=settings.allow_private_addresses,
         allow_http=settings.allow_http,
         timeout_s=settings.timeout.total_seconds(),
         retry_for_ms=round(settings.retry_for.total_seconds() * 1000),
     )
+    return WebhookReceiver(settings.name, endpoint, read_secrets("" if secret is None else secret.get_secret_value()))
 
 
 def _watchlist(settings: Settings) -> WatchList:

@@ -6,12 +6,15 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -32,7 +35,38 @@ Exit codes: 0 done (run: stopped in order); 1 something failed; 2 the configurat
 4 the source; 5 the model; 6 a delivery; 70 the loop stood still and the watchdog ended the process.
 """
 
+FURTHER_COMMANDS: Final = "bellwether.commands"
+"""The entry points under which other packages offer commands: functions that typer can make a command of."""
+
+
+class Commands(typer.core.TyperGroup):
+    """Our own commands and those that are offered under `FURTHER_COMMANDS`; one that cannot be loaded says so when it is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for offered in sorted(entry_points(group=FURTHER_COMMANDS)):
+            if offered.name not in self.commands:
+                single = typer.Typer(add_completion=False)
+                single.command(offered.name)(_loaded(offered))
+                self.commands[offered.name] = typer.main.get_command(single)
+
+
+def _loaded(offered: EntryPoint) -> Callable[..., None]:
+    """The function that an entry point names; where that fails, one that raises why."""
+    try:
+        function: Callable[..., None] = offered.load()
+    except Exception as error:  # noqa: BLE001 (the boundary to foreign code: it must cost its own command only)
+        reason = f"the command {offered.name} cannot be loaded from {offered.value}: {type(error).__name__}: {error}"
+
+        def function() -> None:
+            raise BellwetherError(reason)
+
+        function.__doc__ = f"Cannot be loaded: {type(error).__name__}."
+    return function
+
+
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -284,6 +284,13 @@ class StoreSettings(Section):
         return "sqlite:///bellwether.db" if secret is None else secret.get_secret_value()
 
 
+class OutputSettings(Section):
+    """Where scored documents are published, for others to build on."""
+
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = None
+    """A Kafka topic for scored documents, such as `news.scored`, in the cluster of `source.kafka`; it must exist. Unset: none."""
+
+
 class ReceiverSettings(Section):
     """Who is told about incidents."""
 
@@ -353,6 +360,7 @@ class Settings(BaseSettings):
     stories: StorySettings = StorySettings()
     time: TimeSettings = TimeSettings()
     store: StoreSettings = StoreSettings()
+    output: OutputSettings = OutputSettings()
     watchlist_file: Path | None = None
     """The watched entities; relative to this file."""
     rules_file: Path | None = None
@@ -374,6 +382,12 @@ class Settings(BaseSettings):
         """The environment wins over the file (which arrives as arguments)."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _output_is_not_read(self) -> Self:
+        if self.source.kind == "kafka" and self.output.topic in self.source.kafka.topics:
+            raise ValueError("output: topic must not be one of source.kafka.topics")
+        return self
 
     @model_validator(mode="after")
     def _receiver_names_are_unique(self) -> Self:

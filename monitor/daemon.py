@@ -17,10 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
+from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
 from alerts.judge import Judge
 from alerts.types import Attempt, Rule
-from alerts.webhook import Receiver, WebhookChannel
 from monitor import __version__
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
@@ -32,6 +32,7 @@ from monitor.judging import Judging
 from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
+from monitor.scored_output import MessageTopic, ScoredOutput
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
 from monitor.starvation import Starvation
@@ -39,6 +40,7 @@ from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
+from monitor.store.publications import PUBLISHER, Publications
 from monitor.store.retention import prune
 from monitor.stories import Stories
 from monitor.supervision import Supervision
@@ -75,6 +77,13 @@ def open_source(settings: Settings) -> Source:
     return FileSource(settings.source.file)
 
 
+def open_topic(settings: Settings, name: str) -> MessageTopic:
+    """A Kafka topic to publish to. Raises SourceUnavailable, SourceError, ConfigurationError."""
+    from monitor.sources.kafka_topic import KafkaTopic
+
+    return KafkaTopic(settings.source.kafka, name)
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a daemon is built from, already checked."""
@@ -91,7 +100,7 @@ class Parts:
 
 
 class Daemon:
-    """The loop, the sender, the web server and the maintenance, each in its thread; `run` ends when one of them does."""
+    """Loop, sender, publisher, web server and maintenance, each in its thread; `run` ends when one of them does."""
 
     def __init__(self, parts: Parts) -> None:
         settings, engine = parts.settings, parts.engine
@@ -109,10 +118,12 @@ class Daemon:
         self.outbox = SqlOutbox(engine)
         self._sender = Sender(
             self.outbox,
-            {receiver.name: WebhookChannel(receiver) for receiver in parts.receivers},
+            {receiver.name: receiver.channel() for receiver in parts.receivers},
             observe=self._count_attempt,
         )
         self._loop = self._build_loop()
+        self._output = self._build_output()
+        self._all_is_placed = threading.Event()
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._scheduler.add_job(
             self._maintain, "interval", minutes=_PRUNE_EVERY_MINUTES, coalesce=True, max_instances=1, misfire_grace_time=None
@@ -139,6 +150,8 @@ class Daemon:
             self._start("deliver", self._run_sender),
             self._start("web", self._web.run),
         ]
+        output = self._output
+        publisher = [] if output is None else [self._start("publish", lambda: output.run(self._all_is_placed))]
         self._scheduler.start()
         log.info("daemon.started", owner=self.owner, model=self._parts.classifier.version, port=self.port)
         code = self._watch()
@@ -146,7 +159,10 @@ class Daemon:
         self._stop.set()
         self._sender.notify()
         threads[0].join(_SHUTDOWN_S)
-        threads[1].join(_SHUTDOWN_S)
+        self._all_is_placed.set()
+        until_s = time.monotonic() + _SHUTDOWN_S
+        for thread in (threads[1], *publisher):
+            thread.join(max(0.0, until_s - time.monotonic()))
         self._web.close()
         self._scheduler.shutdown(wait=False)
         self._parts.engine.dispose()
@@ -251,6 +267,19 @@ class Daemon:
             idle_after_ms=round(settings.time.idle_after.total_seconds() * 1000),
             windows_reach_ms=reach_ms,
             stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
+        )
+
+    def _build_output(self) -> ScoredOutput | None:
+        """What publishes scored documents, where the configuration names a topic for them."""
+        settings, topic = self._parts.settings, self._parts.settings.output.topic
+        if topic is None:
+            return None
+        return ScoredOutput(
+            publications=Publications(self._parts.engine, topic),
+            lease=Lease(self._parts.engine, self.owner, PUBLISHER),
+            open_topic=lambda: open_topic(settings, topic),
+            metrics=self.metrics,
+            wall_ms=wall_clock_ms,
         )
 
     def _open_intake(self) -> Intake:

@@ -12,10 +12,10 @@ from typing import Final
 
 import structlog
 
+from alerts.channels.protocol import Receiver
 from alerts.judge import Judge
 from alerts.outbox import plan
 from alerts.types import AlertState, Evaluation
-from alerts.webhook import Receiver
 from monitor.metrics import Metrics
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease

@@ -226,6 +226,25 @@ class Metrics:
             registry=registry,
         )
         self.outbox_waiting = Gauge("bellwether_outbox_waiting", "Deliveries that are not finished.", registry=registry)
+        self.output_published = Counter(
+            "bellwether_output_published", "Documents that the topic of scored documents took.", registry=registry
+        )
+        self.output_lost = Counter(
+            "bellwether_output_lost", "Documents that were pruned before they could be published.", registry=registry
+        )
+        self.output_failures = Counter(
+            "bellwether_output_failures", "Attempts to publish scored documents that the broker did not confirm.", registry=registry
+        )
+        self.output_waiting = Gauge(
+            "bellwether_output_waiting",
+            "Placed documents that are not published, as the instance that publishes sees them.",
+            registry=registry,
+        )
+        self.output_age_seconds = Gauge(
+            "bellwether_output_age_seconds",
+            "How long ago the document was received that this instance is to publish next; 0: none waits.",
+            registry=registry,
+        )
         self._create_at_zero(receivers)
 
     def _create_at_zero(self, receivers: Sequence[str]) -> None:

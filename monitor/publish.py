@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter
@@ -17,7 +16,6 @@ from monitor.sources.times import document_time_ms
 
 MAX_UNANSWERED: Final = 20_000
 MAX_UNANSWERED_BYTES: Final = 33_554_432
-MAX_MESSAGE_BYTES: Final = 67_108_864
 PROGRESS_EVERY_S: Final = 0.1
 CLOSE_S: Final = 5.0
 
@@ -167,50 +165,15 @@ def publish(
     Raises SourceError when the topic does not exist, SourceUnavailable when the cluster does not answer at the start,
     ConfigurationError for a secret that cannot be read.
     """
-    from kafka import KafkaProducer
-    from kafka.errors import KafkaError
+    from monitor.sources.kafka_client import close_producer, milliseconds, open_producer
 
-    from monitor.sources import kafka_client
-
-    kafka_client.check_codecs()
-    kafka_client.pin_logging()
-    request_ms = kafka_client.milliseconds(settings.request_timeout)
-    options = kafka_client.connection_options(settings) | {
-        "acks": "all",
-        "enable_idempotence": True,
-        "compression_type": "lz4",
-        "linger_ms": 20,
-        "batch_size": 131_072,
-        "max_request_size": MAX_MESSAGE_BYTES,
-        "delivery_timeout_ms": 2 * request_ms,
-        "max_block_ms": request_ms,
-        "metrics_enabled": False,
-    }
-    _require_topic(settings, topic, request_ms)
-    producer, _ = kafka_client.open_client(KafkaProducer, options)
+    producer = open_producer(settings, topic)
+    answer_s = 3 * milliseconds(settings.request_timeout) / 1_000
     try:
-        return publish_through(
-            producer, lines, topic, pace=pace, timestamps=timestamps, progress=progress, answer_s=3 * request_ms / 1_000
-        )
+        return publish_through(producer, lines, topic, pace=pace, timestamps=timestamps, progress=progress, answer_s=answer_s)
     finally:
         # What is not sent by now has been counted as failed.
-        with contextlib.suppress(KafkaError):
-            producer.close(timeout=CLOSE_S)
-
-
-def _require_topic(settings: KafkaSettings, topic: str, request_ms: int) -> None:
-    """Raises SourceError when there is no such topic. A client of its own asks: the producer's thread cannot be asked from here."""
-    from kafka import KafkaAdminClient
-
-    from monitor.sources import kafka_client
-
-    options = kafka_client.connection_options(settings)
-    del options["allow_auto_create_topics"]
-    admin, client = kafka_client.open_client(KafkaAdminClient, options)
-    try:
-        kafka_client.require_topics(client, [topic], settings.bootstrap_servers, request_ms)
-    finally:
-        admin.close()
+        close_producer(producer, CLOSE_S)
 
 
 def publish_through(

@@ -227,13 +227,30 @@ class Stance:
     score_units: int
 
 
+EventSeverity = Literal["critical", "warning"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SevereEvent:
+    """A document says that something severe happened to a watched entity: an event of a category, by its id.
+
+    `negative_units` is P(negative) of the document's opinion of the entity, as an integer number of 1/`SCORE_UNIT`.
+    """
+
+    entity: str
+    category: str
+    severity: EventSeverity
+    negative_units: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scored:
     """A document as the classifier has judged it, waiting for its turn in stream time. Its text is gone, but for the `headline`.
 
     `document_key` is 63 bits that name its uri and version, the same in every process. `topic` is the label that it was given,
     `stance` how it speaks as a whole, `toward` how it speaks of each watched entity that it names, in order of first mention.
-    `shingles` and `keys` are its `Fingerprint`, `model` the version of the classifier.
+    `shingles` and `keys` are its `Fingerprint`, `model` the version of the classifier. `events` are the severe events that it tells
+    of watched entities, sorted, at most one for an entity and a category; a document scored by an older version has none.
     """
 
     partition: Partition
@@ -254,6 +271,7 @@ class Scored:
     shingles: bytes
     keys: bytes
     model: str
+    events: tuple[SevereEvent, ...] = ()
 
     @property
     def entities(self) -> tuple[str, ...]:

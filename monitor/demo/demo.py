@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from alerts.channels.posting import Endpoint
+from alerts.channels.webhook import WebhookReceiver
 from alerts.signature import Secret
 from alerts.types import Incident
-from alerts.webhook import Receiver
 from monitor.classifier.load import load_classifier
 from monitor.config import (
     FileSettings,
@@ -126,7 +127,11 @@ def _build(folder: Path, desk: Desk, *, null: bool) -> Daemon:
             rules=load_rules(
                 Path(str(here / "rules.yaml")), entities=watchlist.entities.keys(), topics=classifier.topics, receivers={"desk"}
             ),
-            receivers=(Receiver("desk", Secret(desk.url), (Secret(_SECRET),), allow_private_addresses=True, allow_http=True),),
+            receivers=(
+                WebhookReceiver(
+                    "desk", Endpoint(Secret(desk.url), allow_private_addresses=True, allow_http=True), (Secret(_SECRET),)
+                ),
+            ),
             open_source=lambda: open_source(settings),
         )
     )

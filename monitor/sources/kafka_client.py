@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import (
     KafkaConfigurationError,
     KafkaError,
@@ -30,6 +31,8 @@ CODECS: Final[Mapping[str, str]] = {
     "crc32c": "crc32c",
 }
 """Modules that must be there, and the packages that bring them."""
+
+MAX_MESSAGE_BYTES: Final = 67_108_864
 
 _NO_TOPIC_ID: Final = 0
 
@@ -123,6 +126,54 @@ def open_client(make: Callable[..., Client], options: Mapping[str, Any]) -> tupl
         raise SourceUnavailable(f"Kafka at {servers} does not answer: {describe(error)}") from error
 
 
+def open_producer(settings: KafkaSettings, topic: str) -> KafkaProducer:
+    """A producer for a topic that exists: idempotent, and content only when all replicas in sync have a message.
+
+    Raises SourceError when there is no such topic, SourceUnavailable when the cluster does not answer, MissingCodec,
+    ConfigurationError for a secret that cannot be read.
+    """
+    check_codecs()
+    pin_logging()
+    ask_for_topics(settings, [topic])
+    request_ms = milliseconds(settings.request_timeout)
+    options = connection_options(settings) | {
+        "acks": "all",
+        "enable_idempotence": True,
+        "compression_type": "lz4",
+        "linger_ms": 20,
+        "batch_size": 131_072,
+        "max_request_size": MAX_MESSAGE_BYTES,
+        "delivery_timeout_ms": 2 * request_ms,
+        "max_block_ms": request_ms,
+        "metrics_enabled": False,
+    }
+    producer, _ = open_client(KafkaProducer, options)
+    return producer
+
+
+def close_producer(producer: KafkaProducer, wait_s: float) -> None:
+    """Lets go of a producer: what it has not sent within `wait_s` it never sends."""
+    try:
+        producer.close(timeout=wait_s)
+    except KafkaError:
+        # The public call gives up here, and its thread would go on sending.
+        producer._sender.force_close()  # noqa: SLF001 (the public call does not get so far)
+
+
+def ask_for_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Raises SourceError that names every topic which does not exist, SourceUnavailable when the cluster does not answer.
+
+    A client of its own asks: the thread of a producer cannot be asked from outside.
+    """
+    options = connection_options(settings)
+    del options["allow_auto_create_topics"]
+    admin, client = open_client(KafkaAdminClient, options)
+    try:
+        require_topics(client, topics, settings.bootstrap_servers, milliseconds(settings.request_timeout))
+    finally:
+        admin.close()
+
+
 def describe(error: BaseException) -> str:
     """An error as one short line. kafka-python puts no secret into a message."""
     text = " ".join(str(error).split())
@@ -146,7 +197,7 @@ def require_topics(client: KafkaNetClient, topics: Iterable[str], servers: Itera
     except UnknownTopicOrPartitionError:
         pass
     except TopicAuthorizationFailedError as error:
-        raise SourceError(f"not allowed to read {', '.join(wanted)}: grant DESCRIBE and READ") from error
+        raise SourceError(f"not allowed to use {', '.join(wanted)}: grant DESCRIBE, and READ or WRITE") from error
     except KafkaError as error:
         raise SourceUnavailable(f"the topics could not be listed: {describe(error)}") from error
     missing = [topic for topic in wanted if client.cluster.partitions_for_topic(topic) is None]
@@ -155,7 +206,7 @@ def require_topics(client: KafkaNetClient, topics: Iterable[str], servers: Itera
         commands = "".join(
             f"\n  kafka-topics.sh --bootstrap-server {server} --create --topic {topic} --partitions 6" for topic in missing
         )
-        raise SourceError(f"no such topic: {', '.join(missing)}. Topics are not made by reading them; create with{commands}")
+        raise SourceError(f"no such topic: {', '.join(missing)}. Topics are not made by using them; create with{commands}")
 
 
 def topic_id(client: KafkaNetClient, topic: str) -> str:

@@ -7,10 +7,15 @@ from threading import Event
 from alerts.types import (
     Attempt,
     AttemptResult,
+    ChangeKind,
     Comparison,
     Delivery,
     DeliveryStatus,
+    Incident,
+    IncidentChange,
+    ResolveReason,
     SeriesSelector,
+    Severity,
     ThresholdRule,
 )
 from monitor.types import MINUTE_MS, Count, Metric, Reading, Series, SeriesKind
@@ -42,6 +47,29 @@ def a_rule(**changes) -> ThresholdRule:
 
 def a_count(negative: int = 0, neutral: int = 0, positive: int = 0, uncertain: int = 0, copies: int = 0) -> Count:
     return Count((negative, neutral, positive, uncertain), (copies, 0, 0, 0), 5_000 * (positive - negative))
+
+
+def a_change(*, resolved: bool = False, **changes) -> IncidentChange:
+    """Halden Bank, 13 of 21 stories negative in the hour before 05:14 UTC; resolved 92 minutes later."""
+    opened_at_ms = 1_795_583_640_000
+    at_ms = opened_at_ms + minutes(92) if resolved else opened_at_ms
+    count = a_count(3, 9, 1) if resolved else a_count(13, 3, 4, 1, copies=30)
+    reading = Reading(HALDEN, at_ms - minutes(60), at_ms, count)
+    incident = Incident(
+        incident_id="143186a8c061ff14463a",
+        rule="tone",
+        series=HALDEN,
+        severity=Severity.CRITICAL,
+        opened_at_ms=opened_at_ms,
+        resolved_at_ms=at_ms if resolved else None,
+        resolve_reason=ResolveReason.CLEARED if resolved else None,
+        summary="Halden Bank: 61.9 % of 21 stories negative over 1 h (limit 50 %)",
+        labels={"desk": "credit"},
+        reading=reading,
+        display="Halden Bank",
+    )
+    kind = ChangeKind.RESOLVED if resolved else ChangeKind.OPENED
+    return IncidentChange(kind, 2 if resolved else 1, at_ms, replace(incident, **changes), reading)
 
 
 def a_delivery(name: str = "a", *, receiver: str = "desk", sequence: int = 1, due_at_ms: int = 0, body: bytes = b"{}") -> Delivery:

@@ -5,16 +5,18 @@ from dataclasses import replace
 
 import pytest
 
+from alerts.channels.posting import Endpoint
+from alerts.channels.webhook import WebhookReceiver
 from alerts.outbox import delivery_id, plan
 from alerts.signature import Secret
 from alerts.types import ChangeKind, Incident, IncidentChange, Severity
-from alerts.webhook import Receiver
 from monitor.types import Reading
 from tests.alerts.building import HALDEN, MemoryOutbox, a_count, a_rule, minutes
 from tests.contracts.outbox_contract import *  # noqa: F403 (the contract's tests run here with the outbox below)
 
 RECEIVERS = tuple(
-    Receiver(name, Secret("https://receiver.test/"), (Secret("whsec_" + "c2VjcmV0" * 4),)) for name in ("desk", "siem", "pager")
+    WebhookReceiver(name, Endpoint(Secret("https://receiver.test/")), (Secret("whsec_" + "c2VjcmV0" * 4),))
+    for name in ("desk", "siem", "pager")
 )
 
 

@@ -11,7 +11,7 @@ from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, 
 from monitor.store.engine import open_engine, reading, writing
 from monitor.store.ledger import Claim, Ledger
 from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows
-from monitor.store.schema import SCHEMA_VERSION, dead_letter, meta, tally
+from monitor.store.schema import SCHEMA_VERSION, dead_letter, document, meta, tally
 from monitor.types import Partition
 from monitor.watermark import Progress, Quiet
 
@@ -96,6 +96,20 @@ def test_a_database_of_a_newer_version_is_refused_with_advice(engine, database):
         open_engine(database)
 
 
+VERSION_4 = (
+    "DROP TABLE publication",
+    "DROP INDEX document_place",
+    "ALTER TABLE document DROP COLUMN place",
+    "ALTER TABLE document DROP COLUMN events",
+)
+
+
+def back_to_version_3(connection):
+    """Takes away what version 4 brought."""
+    for statement in VERSION_4:
+        connection.execute(text(statement))
+
+
 VERSION_2_PARTITION = """
 CREATE TABLE log_partition (
     topic TEXT NOT NULL, number INTEGER NOT NULL, epoch BIGINT NOT NULL, owner TEXT NOT NULL, identity TEXT NOT NULL,
@@ -109,6 +123,7 @@ def test_a_database_of_version_2_is_brought_up_to_date_with_all_that_it_holds(en
     with writing(engine) as connection:
         for name in ("scored", "tally", "lease", "log_partition"):
             connection.execute(text(f"DROP TABLE {name}"))
+        back_to_version_3(connection)
         connection.execute(text(VERSION_2_PARTITION))
         connection.execute(text("INSERT INTO log_partition VALUES ('news', 3, 7, 'me', 'log', 100, 5, 100, 80, 7, 6, 7)"))
         connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="2"))
@@ -121,6 +136,27 @@ def test_a_database_of_version_2_is_brought_up_to_date_with_all_that_it_holds(en
     with reading(migrated) as connection:
         assert connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) == str(SCHEMA_VERSION)
         assert [tuple(row) for row in connection.execute(select(tally))] == [("news", 3, 80, 0, 7, 6)]
+    migrated.dispose()
+
+
+VERSION_3_DOCUMENT = """
+INSERT INTO document (
+    document_key, topic, number, "offset", received_ms, uri, version, source, language, status, headline, entities, standing, label,
+    tone, score_units, model
+) VALUES (1, 'news', 3, 9, 5, 'urn:1', '1', 'wire', 'en', 'usable', 'Halden falls', '["halden"]', 'stale', 'fraud',
+    'negative', -9000, 'm')
+"""
+
+
+def test_a_document_of_version_3_tells_no_severe_event(engine, database):
+    with writing(engine) as connection:
+        back_to_version_3(connection)
+        connection.execute(text(VERSION_3_DOCUMENT))
+        connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="3"))
+    engine.dispose()
+    migrated = open_engine(database)
+    with reading(migrated) as connection:
+        assert [tuple(row) for row in connection.execute(select(document.c.uri, document.c.events))] == [("urn:1", "[]")]
     migrated.dispose()
 
 

@@ -1,19 +1,21 @@
 """The ledger saves a batch as a whole, and only for who owns the partition."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from monitor.errors import Deposed, Fenced
 from monitor.sources.protocol import Interruption, InterruptionKind
 from monitor.store.dead_letters import DeadLetters
-from monitor.store.engine import open_engine, reading
+from monitor.store.engine import open_engine, reading, writing
 from monitor.store.lease import Lease
 from monitor.store.ledger import Advance, Claim, Ledger, Saving
-from monitor.store.schema import document, mention, tally
+from monitor.store.schema import document, mention, scored, tally
 from monitor.stories import Placed, Placement, Standing
 from monitor.types import (
     Bucket,
@@ -25,6 +27,7 @@ from monitor.types import (
     Scored,
     Series,
     SeriesKind,
+    SevereEvent,
     Stance,
 )
 from monitor.watermark import Quiet
@@ -242,6 +245,30 @@ def test_each_named_entity_is_saved_with_what_is_said_of_itself(engine, ledger, 
     assert {key: row for key, *row in tones} == {
         key: ["neutral", 1_000] for key, standing in enumerate(Standing) if standing is not Standing.DUPLICATE
     }
+
+
+EVENTS = (SevereEvent("halden", "bank_run", "critical", 8_100), SevereEvent("norvik", "cyber_attack", "warning", 4_000))
+
+
+def test_severe_events_wait_with_their_document_and_are_saved_with_it(engine, ledger, lease):
+    claim = ledger.claim(PARTITION, "me")
+    ledger.save(replace(saving(claim, 1), scored=(waiting(0, events=EVENTS),)))
+    (found,) = ledger.waiting(AFTER_ALL, 10)
+    assert found.events == EVENTS
+    ledger.settle(Placement((Placed(found, Standing.STORY),)), (), lease)
+    with reading(engine) as connection:
+        told = json.loads(connection.scalar(select(document.c.events)))
+    assert told == [["halden", "bank_run", "critical", 8_100], ["norvik", "cyber_attack", "warning", 4_000]]
+
+
+def test_what_an_older_version_left_waiting_tells_no_severe_event(engine, ledger):
+    claim = ledger.claim(PARTITION, "me")
+    ledger.save(replace(saving(claim, 1), scored=(waiting(0, events=EVENTS),)))
+    with writing(engine) as connection:
+        fields = msgspec.msgpack.decode(connection.scalar(select(scored.c.content)))
+        del fields["events"]
+        connection.execute(update(scored).values(content=msgspec.msgpack.encode(fields)))
+    assert ledger.waiting(AFTER_ALL, 10) == [waiting(0)]
 
 
 def test_progress_tells_what_was_saved_and_what_was_reported_last(ledger):

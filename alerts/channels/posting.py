@@ -1,4 +1,4 @@
-"""A delivery to a signed HTTPS POST, and the receiver's answer, or its lack of one, to an attempt."""
+"""A delivery to an HTTPS POST, and the receiver's answer, or its lack of one, to an attempt."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 from urllib.parse import quote, urlsplit
 
 import httpcore2
 
+from alerts.channels.answers import Answer, Meaning, retry_after_s
 from alerts.network import Deadline, ForbiddenAddress, GuardedNetwork, Resolver, system_addresses
-from alerts.signature import Secret, signature_headers, signing_key
+from alerts.signature import Secret
 from alerts.types import Attempt, AttemptResult, Delivery
 from monitor.errors import ConfigurationError
 
 MOST_ANSWER_BYTES: Final = 65_536
 """No more of an answer's body is read."""
 
-_DAY_MS: Final = 86_400_000
+RETRY_FOR_MS: Final = 3 * 86_400_000
+TIMEOUT_S: Final = 15.0
+
 _PATH_SAFE: Final = "/%:@!$&'()*+,;=~-._"
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _TLS_FAULTS: Final = {
@@ -40,30 +41,30 @@ _TLS_FAULTS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Receiver:
-    """Who is told about incidents, and how. Its repr shows neither the URL nor a secret.
+class Endpoint:
+    """Where messages are posted, and how far an attempt may go. Its repr does not show the URL."""
 
-    `secrets` all sign, the first one first. Raises ConfigurationError that lists every fault of URL and secrets.
-    """
-
-    name: str
     url: Secret
-    secrets: tuple[Secret, ...]
     allow_private_addresses: bool = False
     allow_http: bool = False
-    timeout_s: float = 15.0
-    retry_for_ms: int = 3 * _DAY_MS
+    timeout_s: float = TIMEOUT_S
+    retry_for_ms: int = RETRY_FOR_MS
 
-    def __post_init__(self) -> None:
-        problems = [f"url: {fault}" for fault in _url_faults(self.url.reveal(), allow_http=self.allow_http)]
-        problems += [f"secret: {fault}" for fault in _secret_faults(self.secrets)]
+    def faults(self) -> Iterable[str]:
+        """What keeps this endpoint from being used, none of it quoting the URL."""
+        yield from (f"url: {fault}" for fault in url_faults(self.url.reveal(), allow_http=self.allow_http))
         if self.timeout_s <= 0:
-            problems.append("timeout: must be more than 0")
-        if problems:
-            raise ConfigurationError(f"receiver {self.name}", problems)
+            yield "timeout: must be more than 0"
 
 
-def _url_faults(url: str, *, allow_http: bool) -> Iterable[str]:
+def refuse(name: str, faults: Iterable[str]) -> None:
+    """Raises ConfigurationError with all faults of the receiver `name`, if there are any."""
+    if problems := list(faults):
+        raise ConfigurationError(f"receiver {name}", problems)
+
+
+def url_faults(url: str, *, allow_http: bool) -> Iterable[str]:
+    """What is wrong with a URL that messages are posted to."""
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         yield "holds a space or a control character"
         return
@@ -86,81 +87,82 @@ def _url_faults(url: str, *, allow_http: bool) -> Iterable[str]:
         yield "must not hold a fragment (#...)"
 
 
-def _secret_faults(secrets: tuple[Secret, ...]) -> Iterable[str]:
-    if not secrets:
-        yield "is missing"
-    for secret in secrets:
-        try:
-            signing_key(secret)
-        except ValueError as error:
-            yield str(error)
-
-
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a receiver answered: its status and how long it wants to be left alone."""
+class Request:
+    """What is posted: to which URL, with which headers beside the usual ones, and the exact bytes. Its repr shows no secret."""
 
-    status_code: int
-    retry_after_s: float | None
+    url: Secret
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class WebhookChannel:
+class Posted(Protocol):
+    """A receiver whose messages are posted."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where to."""
+
+    def request(self, delivery: Delivery, now_ms: int) -> Request:
+        """What is posted for `delivery` at `now_ms` (wall clock): the body, with whatever secret and time belong into it."""
+
+    def judge(self, answer: Answer) -> Meaning:
+        """What an answer means."""
+
+
+class PostingChannel:
     """Posts to one receiver over a fresh connection each time, without proxies, redirects or content decoding.
 
-    The whole attempt, from name resolution to the last byte of the answer, ends within the receiver's time-out. The status is the
-    answer: what goes wrong while the rest of a body is read changes nothing. `ssl_context` None: the system's trusted authorities.
+    The whole attempt, from name resolution to the last byte of the answer, ends within the receiver's time-out. What goes wrong
+    while the rest of a body is read changes nothing about the status. `ssl_context` None: the system's trusted authorities.
     """
 
-    def __init__(
-        self, receiver: Receiver, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, receiver: Posted, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> None:
         self._receiver = receiver
+        self._endpoint = receiver.endpoint
         self._resolver = resolver
         self._ssl_context = ssl_context
-        self._keys = tuple(signing_key(secret) for secret in receiver.secrets)
-        self._url, self._host = _target(receiver.url.reveal())
 
     @property
     def retry_for_ms(self) -> int:
         """How long after its creation a delivery is tried again."""
-        return self._receiver.retry_for_ms
+        return self._endpoint.retry_for_ms
 
     @property
     def timeout_ms(self) -> int:
         """The longest that one attempt takes."""
-        return round(self._receiver.timeout_s * 1_000)
+        return round(self._endpoint.timeout_s * 1_000)
 
     def send(self, delivery: Delivery, now_ms: int) -> Attempt:
         """Makes one attempt, signed for `now_ms`. Never raises for what network or receiver do."""
         started_s = time.monotonic()
-        deadline = Deadline(started_s + self._receiver.timeout_s)
+        deadline = Deadline(started_s + self._endpoint.timeout_s)
         try:
-            answer = self._post(delivery, now_ms, deadline)
+            answer = self._post(self._receiver.request(delivery, now_ms), now_ms, deadline)
         except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, ForbiddenAddress) as error:
             result, detail = _explain(error)
             return Attempt(result, None, detail, time.monotonic() - started_s)
-        result, detail = _judge(answer.status_code)
-        retry_after_s = answer.retry_after_s if result is AttemptResult.THROTTLED else None
-        return Attempt(result, answer.status_code, detail, time.monotonic() - started_s, retry_after_s)
+        meaning = self._receiver.judge(answer)
+        return Attempt(meaning.result, answer.status_code, meaning.detail, time.monotonic() - started_s, meaning.retry_after_s)
 
-    def _post(self, delivery: Delivery, now_ms: int, deadline: Deadline) -> _Answer:
+    def _post(self, request: Request, now_ms: int, deadline: Deadline) -> Answer:
+        url, host = _target(request.url.reveal())
         headers = {
-            "Host": self._host,
+            "Host": host,
             "Content-Type": "application/json",
             "User-Agent": "bellwether",
             "Accept": "*/*",
             "Connection": "close",
-        } | signature_headers(delivery.delivery_id, now_ms, delivery.body, self._keys)
-        if self._ssl_context is None:
+            **request.headers,
+        }
+        if self._ssl_context is None and url.scheme == b"https":
             self._ssl_context = httpcore2.default_ssl_context()
-        network = GuardedNetwork(deadline, self._resolver, allow_private=self._receiver.allow_private_addresses)
+        network = GuardedNetwork(deadline, self._resolver, allow_private=self._endpoint.allow_private_addresses)
         with (
             httpcore2.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
-            pool.stream("POST", self._url, headers=list(headers.items()), content=delivery.body) as response,
+            pool.stream("POST", url, headers=list(headers.items()), content=request.body) as response,
         ):
-            answer = _Answer(response.status, _retry_after_s(response.headers, now_ms))
-            _drain(response)
-        return answer
+            return Answer(response.status, retry_after_s(response.headers, now_ms), _beginning(response))
 
 
 def _target(url: str) -> tuple[httpcore2.URL, str]:
@@ -176,30 +178,15 @@ def _target(url: str) -> tuple[httpcore2.URL, str]:
     return address, shown if port is None else f"{shown}:{port}"
 
 
-def _drain(response: httpcore2.Response) -> None:
-    """Reads a bounded part of the body, so that an orderly receiver sees an orderly end."""
-    received = 0
+def _beginning(response: httpcore2.Response) -> bytes:
+    """A bounded part of the body, read also so that an orderly receiver sees an orderly end."""
+    received = b""
     with suppress(httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
         for piece in response.iter_stream():
-            received += len(piece)
-            if received >= MOST_ANSWER_BYTES:
-                return
-
-
-def _judge(status_code: int) -> tuple[AttemptResult, str]:
-    """What a status means, and a sentence about it."""
-    said = f"the receiver answered {status_code}"
-    match status_code:
-        case _ if 200 <= status_code < 300:
-            return AttemptResult.DELIVERED, said
-        case _ if 300 <= status_code < 400:
-            return AttemptResult.REDIRECTED, f"{said}, and redirects are not followed"
-        case 410:
-            return AttemptResult.GONE, f"{said}: it wants no more messages"
-        case 429 | 503:
-            return AttemptResult.THROTTLED, f"{said}: it wants to be left alone for a while"
-        case _:
-            return AttemptResult.REFUSED, said
+            received += piece
+            if len(received) >= MOST_ANSWER_BYTES:
+                break
+    return received[:MOST_ANSWER_BYTES]
 
 
 def _explain(error: Exception) -> tuple[AttemptResult, str]:
@@ -211,10 +198,10 @@ def _explain(error: Exception) -> tuple[AttemptResult, str]:
     if isinstance(error, httpcore2.ProtocolError):
         return AttemptResult.UNREACHABLE, "the connection ended before an answer, or the answer is not HTTP"
     # On its way out of the library an error loses its cause, and keeps it as its argument.
-    return AttemptResult.UNREACHABLE, _network_fault(error.args[0] if error.args else None)
+    return AttemptResult.UNREACHABLE, network_fault(error.args[0] if error.args else None)
 
 
-def _network_fault(cause: object) -> str:
+def network_fault(cause: object) -> str:
     """What the system said, without the names and addresses that its sentences may quote."""
     match cause:
         case socket.gaierror() | UnicodeError():
@@ -228,21 +215,3 @@ def _network_fault(cause: object) -> str:
             return f"no connection: {os.strerror(number)}"
         case _:
             return "no connection"
-
-
-def _retry_after_s(headers: Iterable[tuple[bytes, bytes]], now_ms: int) -> float | None:
-    """`Retry-After` in seconds from now, at least 0, from seconds or an HTTP date; None when it is missing or neither."""
-    for name, value in headers:
-        if name.lower() == b"retry-after":
-            return _parse_retry_after(value.decode("latin-1").strip(), now_ms)
-    return None
-
-
-def _parse_retry_after(text: str, now_ms: int) -> float | None:
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-        return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now_ms / 1_000)
-    except (ValueError, TypeError, OverflowError):
-        return None

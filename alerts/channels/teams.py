@@ -1,0 +1,97 @@
+"""A notice to an Adaptive Card, posted to a workflow of Microsoft Teams ("when a Teams webhook request is received").
+
+Text stands in text runs of rich text blocks, which know no markdown; mentions would need `msteams.entities`, and there are none.
+
+Sources: https://adaptivecards.io/explorer/RichTextBlock.html,
+https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using (28 kB a message).
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+from alerts.channels.answers import Answer, Meaning, judge_status
+from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
+from alerts.channels.protocol import Channel
+from alerts.network import Resolver, system_addresses
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
+from alerts.text import json_bytes
+from alerts.types import Delivery, IncidentChange
+
+MESSAGE_BYTES: Final = 28_000
+
+_COLOURS: Final = {Alarm.INFO: "Accent", Alarm.WARNING: "Warning", Alarm.CRITICAL: "Attention", Alarm.OVER: "Good"}
+
+
+@dataclass(frozen=True, slots=True)
+class TeamsReceiver:
+    """A Teams channel or chat; `endpoint.url` is its workflow's. Raises ConfigurationError."""
+
+    name: str
+    endpoint: Endpoint
+    voice: Voice = ENGLISH
+
+    def __post_init__(self) -> None:
+        refuse(self.name, self.endpoint.faults())
+
+    def render(self, change: IncidentChange) -> bytes:
+        """A message that holds one card."""
+        return fitted(
+            compose(change, self.voice), lambda notice: json_bytes(_message(notice)), lambda body: len(body) <= MESSAGE_BYTES
+        )
+
+    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
+        """A new way to it."""
+        return PostingChannel(self, resolver, ssl_context)
+
+    def request(self, delivery: Delivery, now_ms: int) -> Request:
+        """The body as it is: the URL is the secret."""
+        del now_ms
+        return Request(self.endpoint.url, delivery.body)
+
+    def judge(self, answer: Answer) -> Meaning:
+        """What the status says: 202 where the workflow took it."""
+        return judge_status(answer)
+
+
+def _message(notice: Notice) -> dict[str, Any]:
+    return {
+        "type": "message",
+        "attachments": [
+            {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": _card(notice)},
+        ],
+    }
+
+
+def _card(notice: Notice) -> dict[str, Any]:
+    title = {"size": "Large", "weight": "Bolder", "color": _COLOURS[notice.alarm]}
+    body = [_paragraph(_run(notice.title, **title)), _paragraph(_run(notice.why))]
+    body += [_paragraph(_run(f"{fact.name}  ", weight="Bolder"), _run(fact.value), spacing="Small") for fact in notice.facts]
+    if notice.stories:
+        body.append(_paragraph(_run(notice.words.leading_stories, weight="Bolder"), separator=True))
+    for story in notice.stories:
+        about = notice.about(story)
+        runs = [_run(f"• {story.headline}"), *([_run(f"  {about}", isSubtle=True)] if about else [])]
+        body.append(_paragraph(*runs, spacing="Small"))
+    body.append(_paragraph(_run(f"{notice.words.incident} {notice.incident_id}", isSubtle=True, size="Small")))
+    card: dict[str, Any] = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "msteams": {"width": "Full"},
+        "body": body,
+    }
+    if notice.link is not None:
+        card["actions"] = [{"type": "Action.OpenUrl", "title": notice.words.link, "url": notice.link}]
+    return card
+
+
+def _paragraph(*runs: dict[str, Any], **style: object) -> dict[str, Any]:
+    return {"type": "RichTextBlock", **style, "inlines": list(runs)}
+
+
+def _run(text: str, **style: object) -> dict[str, Any]:
+    # Cards replace {{DATE(...)}} and {{TIME(...)}}, in any text.
+    return {"type": "TextRun", "text": text.replace("{{", "{ {"), **style}

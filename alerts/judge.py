@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts.baseline import WINDOWS_MS, Baseline
 from alerts.events import hear, hears
+from alerts.evidence import surge_evidence, surge_summary, threshold_evidence
 from alerts.lifecycle import Condition, Step, step, weigh
 from alerts.messages import Opening, Templates, compile_templates
+from alerts.surge import Counted, Evidence, SurgeKind, SurgeTest, feed_factors
+from alerts.text import duration_text
 from alerts.types import (
     AlertState,
     ChangeKind,
@@ -19,6 +26,7 @@ from alerts.types import (
     ResolveReason,
     Rule,
     Severity,
+    SurgeRule,
     ThresholdRule,
 )
 from monitor.types import ALL_SERIES, Count, Reading, Readings, Report, Series, SeriesKind
@@ -33,6 +41,7 @@ class _Minute:
 
     at_ms: int
     readings: Readings | None
+    baseline: Baseline | None = None
     states: dict[tuple[str, Series], AlertState | None] = field(default_factory=dict)
     changes: list[IncidentChange] = field(default_factory=list)
 
@@ -57,14 +66,18 @@ class Judge:
         self._events = events or {}
         self._topics = tuple(sorted(topics))
         self._templates: dict[str, Templates] = {rule.name: compile_templates(rule) for rule in self.rules}
+        self._surge_tests: dict[str, SurgeTest] = {}
+        self.looks_for_surges = any(isinstance(rule, SurgeRule) for rule in self.rules)
 
-    def evaluate(self, at_ms: int, readings: Readings, states: States, *, blind: bool) -> Evaluation:
+    def evaluate(
+        self, at_ms: int, readings: Readings, states: States, *, blind: bool, baseline: Baseline | None = None
+    ) -> Evaluation:
         """Judges all rules at `at_ms` (stream time, a whole minute), in their order, and within a rule the series in theirs.
 
-        `states` are those after the evaluation before. While `blind` nothing is read, opens or resolves; but at any time a firing
+        `states` are those after the evaluation before. Rules that look for surges need the `baseline` of the moment. While `blind` nothing is read, opens or resolves; but at any time a firing
         state whose rule, or whose series in it, is no longer watched is resolved with `RULE_REMOVED`.
         """
-        minute = _Minute(at_ms, None if blind else readings)
+        minute = _Minute(at_ms, None if blind else readings, baseline)
         live: dict[str, list[Series]] = {}
         for name, series in states:
             live.setdefault(name, []).append(series)
@@ -75,6 +88,8 @@ class Judge:
                     visited.update(self._candidates(rule, minute))
                     for series in sorted(visited):
                         self._judge_series(minute, rule, series, states.get((rule.name, series)))
+                case SurgeRule():
+                    self._judge_surges(minute, rule, visited, states)
                 case EventRule():
                     for series in sorted(visited):
                         self._let_rest(minute, rule, states[rule.name, series])
@@ -126,13 +141,86 @@ class Judge:
         after = taken.state
         if taken.change is ChangeKind.OPENED and after is not None and reading is not None and minute.readings is not None:
             sources = minute.readings.sources(series, rule.window_ms, minute.at_ms)
-            incident = self._open(rule, after, reading, sources)
+            stories = minute.readings.stories(series, rule.window_ms, minute.at_ms)
+            incident = replace(
+                self._open(rule, after, reading, sources), evidence=threshold_evidence(rule, reading, sources, stories)
+            )
             after = replace(after, incident=incident)
             minute.changes.append(IncidentChange(ChangeKind.OPENED, 1, minute.at_ms, incident, reading))
         elif taken.change is ChangeKind.RESOLVED and state is not None:
             minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.CLEARED, reading))
         if after != state:
             minute.states[rule.name, series] = after
+
+    def _judge_surges(self, minute: _Minute, rule: SurgeRule, visited: set[Series], states: States) -> None:
+        found = self._look_for_surges(minute, rule, visited, states)
+        for series in sorted(visited.union(found)):
+            state = states.get((rule.name, series))
+            condition, evidence = found.get(series, (Condition.OVER, None))
+            taken = step(rule, series, state, condition, minute.at_ms, blind=minute.readings is None)
+            after = taken.state
+            if after is not None and evidence is not None and minute.readings is not None:
+                opened = taken.change is ChangeKind.OPENED
+                if opened:
+                    incident = self._open_surge(rule, after, evidence, minute)
+                    after = replace(after, incident=incident)
+                    minute.changes.append(IncidentChange(ChangeKind.OPENED, 1, minute.at_ms, incident, incident.reading))
+                elif after.incident is not None and rule.severity_of(evidence).rank > after.incident.severity.rank:
+                    louder = self._open_surge(rule, after, evidence, minute)
+                    incident = replace(louder, sequence=after.incident.sequence + 1)
+                    after = replace(after, incident=incident)
+                    change = IncidentChange(ChangeKind.ESCALATED, incident.sequence, minute.at_ms, incident, incident.reading)
+                    minute.changes.append(change)
+            if taken.change is ChangeKind.RESOLVED and state is not None:
+                minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.CLEARED, None))
+            if after != state:
+                minute.states[rule.name, series] = after
+
+    def _look_for_surges(
+        self, minute: _Minute, rule: SurgeRule, visited: set[Series], states: States
+    ) -> dict[Series, tuple[Condition, Evidence | None]]:
+        """What the windows say of the series that have enough stories, or are firing; nothing while blind."""
+        readings, baseline, at_ms = minute.readings, minute.baseline, minute.at_ms
+        if readings is None or baseline is None:
+            return {}
+        counted = count_windows(rule, readings, at_ms, visited, lambda series: self._watches(rule, series))
+        if not counted.series:
+            return {}
+        test = self._surge_tests.get(rule.name)
+        if test is None or test.baseline is not baseline:
+            test = self._surge_tests[rule.name] = SurgeTest(rule.settings, baseline)
+        every = window_stories(readings, ALL_SERIES, at_ms)
+        feed = feed_factors(baseline, at_ms, every)
+        alarms = test.alarms(at_ms, counted, feed, lambda series, window_ms: readings.sources(series, window_ms, at_ms))
+        found: dict[Series, tuple[Condition, Evidence | None]] = {
+            alarm.series: (Condition.HOLDS, alarm.evidence) for alarm in alarms if alarm.failed is None
+        }
+        for place, series in enumerate(counted.series):
+            state = states.get((rule.name, series))
+            if series in found or state is None or state.incident is None:
+                continue
+            window_ms = state.incident.evidence["found"]["window_ms"]
+            over = test.is_over(at_ms, window_ms, one_of(counted, place), feed)[0]
+            found[series] = Condition.OVER if over else Condition.LINGERS, None
+        return found
+
+    def _open_surge(self, rule: SurgeRule, state: AlertState, found: Evidence, minute: _Minute) -> Incident:
+        assert minute.readings is not None
+        series, display = state.series, self._display(state.series)
+        stories = minute.readings.stories(series, found.window_ms, minute.at_ms)
+        incident = Incident(
+            incident_id=state.incident_id or "",
+            rule=rule.name,
+            kind=rule.kind,
+            series=series,
+            severity=rule.severity_of(found),
+            opened_at_ms=state.since_ms,
+            summary=surge_summary(display, found, stories, duration_text(found.window_ms)),
+            reading=minute.readings.reading(series, found.window_ms, minute.at_ms),
+            display=display,
+            evidence=surge_evidence(rule, found, minute.at_ms, stories),
+        )
+        return self._with_texts(rule, incident)
 
     def _let_rest(self, minute: _Minute, rule: EventRule, state: AlertState) -> None:
         """Ends an incident of events that nobody has told of for long enough."""
@@ -200,6 +288,38 @@ class Judge:
         if series.kind is SeriesKind.ENTITY:
             return self._entity_names.get(series.name, series.name)
         return series.name or "All news"
+
+
+def count_windows(
+    rule: SurgeRule, readings: Readings, at_ms: int, visited: Iterable[Series], watches: Callable[[Series], bool]
+) -> Counted:
+    """The windows of the series that could surge now, and of those `visited`: what is not there has too few stories."""
+    enough, longest_ms, settings = rule.settings.minimum_stories, WINDOWS_MS[-1], rule.settings
+    chosen = dict.fromkeys(visited)
+    if settings.kind is SurgeKind.SILENCE:
+        chosen[ALL_SERIES] = None
+    else:
+        for series in readings.counted(rule.series.kind, longest_ms, at_ms):
+            count = readings.reading(series, longest_ms, at_ms).count
+            stories = sum(count.stories) if settings.kind is SurgeKind.VOLUME else count.stories[0]
+            if stories >= enough and watches(series):
+                chosen[series] = None
+    names = sorted(chosen)
+    counts = [[readings.reading(series, window_ms, at_ms).count.stories for window_ms in WINDOWS_MS] for series in names]
+    stories = np.array([[sum(tones) for tones in windows] for windows in counts], dtype=np.int64).reshape(-1, len(WINDOWS_MS))
+    negative = np.array([[tones[0] for tones in windows] for windows in counts], dtype=np.int64).reshape(-1, len(WINDOWS_MS))
+    return Counted(names, stories, negative)
+
+
+def window_stories(readings: Readings, series: Series, at_ms: int) -> NDArray[np.int64]:
+    """The stories of one series in each of the windows."""
+    return np.array([readings.reading(series, window_ms, at_ms).stories for window_ms in WINDOWS_MS], dtype=np.int64)
+
+
+def one_of(counted: Counted, place: int) -> Counted:
+    """One series of several."""
+    kept = slice(place, place + 1)
+    return Counted(counted.series[kept], counted.stories[kept], counted.negative[kept])
 
 
 def _take_step(minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> tuple[Reading | None, Step]:

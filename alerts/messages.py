@@ -15,7 +15,13 @@ Annotations are Jinja2 templates of expressions and `if`; they may use these var
     window                    the window's length in words, "1 h"
     opened_at                 when the incident opened, RFC 3339, UTC
 
-Those of a rule of kind event may use rule, severity, series, kind, display, entity, opened_at, stories, documents and sources, and
+Those of a rule of kind surge may use rule, severity, series, kind, display, entity, topic, opened_at, stories, sources, window, and
+
+    measure, count            what was counted, "negative", and how many
+    expected, probability     what is usual, and how likely so many are by chance
+    headline                  the leading story's
+
+Those of a rule of kind event may use rule, severity, series, kind, display, entity, opened_at, stories, documents, sources, and
 
     events                    what was told, "Insolvency, Fraud"
     headline                  the first report's
@@ -38,7 +44,7 @@ from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from alerts.text import duration_text, plain_text, time_text
-from alerts.types import EventRule, Incident, IncidentChange, Rule, RuleKind, Severity, ThresholdRule
+from alerts.types import EventRule, Incident, IncidentChange, Rule, RuleKind, Severity, SurgeRule, ThresholdRule
 from monitor.errors import ConfigurationError, DeliveryError
 from monitor.types import TONES, Count, Metric, Reading, Series, SeriesKind
 
@@ -232,6 +238,9 @@ def _sample_facts(rule: Rule) -> dict[str, object]:
         case ThresholdRule():
             count = Count((13, 3, 4, 1), (5, 1, 2, 0), -31_500)
             return _facts(rule, Opening(series, display, Reading(series, 0, rule.window_ms, count), 4, rule.window_ms))
+        case SurgeRule():
+            found = {"kind": "negative", "window_ms": 900_000, "count": 9, "of": 12, "expected": 0.5, "p": 1e-7, "sources": 4}
+            known: dict[str, Any] = {"found": found, "stories": [{"headline": "sample"}], "story_count": 12}
         case EventRule():
             known = {
                 "events": {"insolvency": "Insolvency"},
@@ -240,20 +249,33 @@ def _sample_facts(rule: Rule) -> dict[str, object]:
                 "story_count": 1,
                 "documents": 1,
             }
-            return evidence_facts(Incident("", rule.name, series, Severity.CRITICAL, 0, kind=RuleKind.EVENT, evidence=known))
+    return evidence_facts(Incident("", rule.name, series, Severity.CRITICAL, 0, kind=rule.kind, evidence=known))
 
 
 def evidence_facts(incident: Incident) -> dict[str, object]:
-    """What the annotations of an event rule may say of an incident."""
+    """What the annotations of a rule that looks for surges, or hears of events, may say of an incident."""
     known = incident.evidence
-    return {
+    facts: dict[str, object] = {
         "severity": str(incident.severity),
+        "headline": known["stories"][0]["headline"] if known["stories"] else "",
+        "opened_at": time_text(incident.opened_at_ms),
+    }
+    if incident.kind is RuleKind.SURGE:
+        found = known["found"]
+        return facts | {
+            "measure": found["kind"],
+            "count": found["count"],
+            "stories": found["of"],
+            "expected": found["expected"],
+            "probability": found["p"],
+            "sources": found["sources"],
+            "window": duration_text(found["window_ms"]),
+        }
+    return facts | {
         "events": ", ".join(known["events"].values()),
-        "headline": known["stories"][0]["headline"],
         "stories": known["story_count"],
         "documents": known["documents"],
         "sources": len(known["sources"]),
-        "opened_at": time_text(incident.opened_at_ms),
     }
 
 

@@ -242,11 +242,12 @@ class Daemon:
 
     def _build_leading(self) -> Leading:
         parts, settings = self._parts, self._parts.settings
-        reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules)])
+        reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules if isinstance(rule, ThresholdRule))])
         windows = Windows(reach_ms, self.ledger)
         lease = Lease(parts.engine, self.owner)
+        judge = Judge(parts.rules, parts.watchlist.names, parts.classifier.topics, event_titles())
         judging = Judging(
-            judge=Judge(parts.rules, parts.watchlist.names, parts.classifier.topics),
+            judge=judge,
             incidents=self.incidents,
             lease=lease,
             windows=windows,
@@ -256,6 +257,7 @@ class Daemon:
             metrics=self.metrics,
             wall_ms=wall_clock_ms,
             announce=self._sender.notify,
+            normal=Normal(roster(parts.watchlist, parts.classifier)) if judge.looks_for_surges else None,
         )
         return Leading(
             lease=lease,

@@ -15,14 +15,18 @@ import structlog
 from alerts.channels.protocol import Receiver
 from alerts.judge import Judge
 from alerts.outbox import plan
-from alerts.types import AlertState, Evaluation
+from alerts.types import AlertState, Evaluation, Incident, RuleKind
 from monitor.metrics import Metrics
+from monitor.normal import Normal, Span
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
 from monitor.types import ALL_SERIES, MINUTE_MS, Report, Series
 from monitor.windows import Windows
 
 log = structlog.get_logger(__name__)
+
+SURGES_REACH_MS: Final = 40 * 24 * 60 * MINUTE_MS
+"""Surges that ended longer ago are of no use to any baseline."""
 
 _MINUTES_A_TRANSACTION: Final = 1_440
 _EVALUATIONS_A_TRANSACTION: Final = 1_440
@@ -46,18 +50,26 @@ class Judging:
     metrics: Metrics
     wall_ms: Callable[[], int]
     announce: Callable[[], None]
+    normal: Normal | None = None
+    """What is normal of each series; only rules that look for surges need it."""
     evaluated_until_ms: int | None = None
     states: dict[tuple[str, Series], AlertState] = field(default_factory=dict)
+    surges: dict[Series, dict[str, Span]] = field(default_factory=dict)
+    """When each series surged, by incident."""
     blind: bool = False
 
     def restore(self) -> None:
         """Reads how far time was judged and how the rules stood then. Raises StoreUnavailable."""
         self.evaluated_until_ms = self.incidents.evaluated_until_ms()
         self.states = self.incidents.states()
+        self.surges = {}
+        if self.normal is not None:
+            for one in self.incidents.incidents(RuleKind.SURGE, since_ms=(self.evaluated_until_ms or 0) - SURGES_REACH_MS):
+                self._remember_surge(one)
 
     def clear(self) -> None:
         """Forgets what `restore` read and what was judged since."""
-        self.evaluated_until_ms, self.states, self.blind = None, {}, False
+        self.evaluated_until_ms, self.states, self.surges, self.blind = None, {}, {}, False
 
     def advance(self, watermark_ms: int, *, reports: bool = True) -> int:
         """Judges every whole minute up to `watermark_ms` that was not judged yet; how many.
@@ -92,7 +104,8 @@ class Judging:
             elif next_ms is not None:
                 at_ms = next_ms
                 self.blind = self._is_blind(at_ms)
-                evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind)
+                baseline = None if self.normal is None else self.normal.baseline(at_ms, self._spans())
+                evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind, baseline=baseline)
                 judged += 1
             else:
                 break
@@ -103,6 +116,8 @@ class Judging:
                     states[key] = state
             if evaluation.states or evaluation.changes:
                 evaluations.append(evaluation)
+            for change in evaluation.changes:
+                self._remember_surge(change.incident)
         changes = [change for evaluation in evaluations for change in evaluation.changes]
         deliveries = plan(changes, self.receivers, self.judge.rules, self.wall_ms())
         self.incidents.save(evaluations, deliveries, at_ms, self.lease, heard)
@@ -122,6 +137,14 @@ class Judging:
         if deliveries:
             self.announce()
         return judged
+
+    def _remember_surge(self, incident: Incident) -> None:
+        if incident.kind is RuleKind.SURGE:
+            spans = self.surges.setdefault(incident.series, {})
+            spans[incident.incident_id] = incident.opened_at_ms, incident.resolved_at_ms
+
+    def _spans(self) -> dict[Series, list[Span]]:
+        return {series: list(spans.values()) for series, spans in self.surges.items()}
 
     def _next_minute(self, at_ms: int, until_ms: int, *, quiet: bool) -> int:
         """The minute to judge after `at_ms`: the very next, unless nothing is pending or firing and no window holds a document.

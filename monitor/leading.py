@@ -22,7 +22,7 @@ from monitor.metrics import Metrics
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.stories import Placement, Stories
-from monitor.types import Partition, Turn
+from monitor.types import MINUTE_MS, Partition, Turn
 from monitor.watermark import mark
 from monitor.windows import Windows
 
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 _TRY_AGAIN_S: Final = 1.0
 _RENEW_AFTER_S: Final = 3.0
+HISTORY_REACH_MS: Final = 35 * 24 * 60 * MINUTE_MS
+"""So far back the hours reach from which a baseline is estimated."""
 _AT_ONCE: Final = 4_096
 """So many documents are placed in one transaction, and before the loop reads again."""
 
@@ -123,6 +125,8 @@ class Leading:
         self._proved_s = self.clock_s()
         self.stories.accept(placement)
         self.windows.add(buckets)
+        if self.judging.normal is not None:
+            self.judging.normal.add(buckets)
         self._count(placement)
         self._reports = self._reports or any(item.scored.events for item in placement.placed)
         more = len(waiting) == _AT_ONCE
@@ -148,12 +152,16 @@ class Leading:
             judged_ms = self.judging.evaluated_until_ms
             begin_ms = newest_ms if judged_ms is None else min(newest_ms, judged_ms)
             self.windows.add(self.ledger.buckets(begin_ms - self.windows_reach_ms))
+            if self.judging.normal is not None:
+                self.judging.normal.add(self.ledger.hours(begin_ms - HISTORY_REACH_MS))
             self.stories.restore(self.ledger.story_keys(begin_ms - self.stories_reach_ms))
         self.remembers = self._reports = True
 
     def _forget(self) -> None:
         self.remembers = False
         self.windows.clear()
+        if self.judging.normal is not None:
+            self.judging.normal.clear()
         self.stories.clear()
         self.judging.clear()
         self.metrics.leader.set(self.lease.held)

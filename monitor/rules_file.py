@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from alerts.messages import RENDERING_ERROR, compile_templates
-from alerts.types import Comparison, EventRule, Rule, RuleKind, SeriesSelector, Severity, ThresholdRule
+from alerts.surge import SurgeKind, SurgeSettings
+from alerts.types import Comparison, EventRule, Rule, RuleKind, SeriesSelector, Severity, SurgeRule, ThresholdRule
 from monitor.config import Duration, Section, describe_faults, read_yaml
 from monitor.errors import ConfigurationError
 from monitor.types import Metric, SeriesKind
@@ -168,8 +169,56 @@ class EventSection(RuleSection):
         )
 
 
-_SECTIONS: Final[dict[str, type[ThresholdSection] | type[EventSection]]] = {
+class SurgeSection(RuleSection):
+    """More news, or more bad news, than is normal of a series at this hour of the week, as it is written in the file."""
+
+    kind: Literal[RuleKind.SURGE]
+    series: Annotated[SeriesSelector, BeforeValidator(_selector)] = SeriesSelector(SeriesKind.ENTITY)
+    """What is watched; unset: every watched entity."""
+    measure: Annotated[SurgeKind, BeforeValidator(_spelt)] = SurgeKind.NEGATIVE
+    """What is unusual: too many `negative` stories, too much `volume`, too large a `share` negative, or `silence`."""
+    false_alarms_a_day: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    """How many false alarms a day, over all series together, are accepted as warnings."""
+    critical_false_alarms_a_day: Annotated[float, Field(ge=0, le=1000)] = 0.2
+    """An alarm that would also be one under this budget is critical."""
+    watched_weight: Annotated[float, Field(ge=1, le=10_000)] = 50.0
+    """How much more of the budget a watched entity has than a topic."""
+    minimum_stories: Annotated[int, Field(strict=True, ge=1)] = 3
+    """Fewer distinct stories (of the kind that is measured) are no surge."""
+    minimum_sources: _Minimum = 2
+    """Fewer distinct sources are no surge."""
+    effect: Annotated[float, Field(ge=1)] = 2.0
+    """A surge is at least so many times what is usual."""
+    for_: Annotated[_Hold, Field(alias="for")] = timedelta(minutes=1)
+    """How long it must hold without a break before an incident opens."""
+    keep_firing: _Hold = timedelta(minutes=30)
+    """How long it must be over without a break before the incident resolves."""
+
+    def rule(self) -> SurgeRule:
+        """The rule that this section describes."""
+        return SurgeRule(
+            name=self.name,
+            series=self.series,
+            settings=SurgeSettings(
+                kind=self.measure,
+                alarms_a_day=self.false_alarms_a_day,
+                watched_weight=self.watched_weight,
+                minimum_stories=self.minimum_stories,
+                minimum_sources=self.minimum_sources,
+                effect=self.effect,
+            ),
+            critical_alarms_a_day=self.critical_false_alarms_a_day,
+            for_ms=_milliseconds(self.for_),
+            keep_firing_ms=_milliseconds(self.keep_firing),
+            labels=self.labels,
+            annotations=self.annotations,
+            receivers=self.receivers,
+        )
+
+
+_SECTIONS: Final[dict[str, type[ThresholdSection] | type[SurgeSection] | type[EventSection]]] = {
     RuleKind.THRESHOLD: ThresholdSection,
+    RuleKind.SURGE: SurgeSection,
     RuleKind.EVENT: EventSection,
 }
 
@@ -244,8 +293,13 @@ def _faults(rule: Rule, known: dict[str, Collection[str] | None]) -> Iterator[st
     """What is wrong with a rule whose parts are each well formed."""
     if isinstance(rule, ThresholdRule):
         yield from _level_faults(rule)
-    elif rule.series.kind is not SeriesKind.ENTITY:
+    elif isinstance(rule, EventRule) and rule.series.kind is not SeriesKind.ENTITY:
         yield 'series: must be "entity" or "entity:<id>": severe events are found about watched entities only'
+    elif isinstance(rule, SurgeRule):
+        if rule.critical_alarms_a_day > rule.settings.alarms_a_day:
+            yield f"critical_false_alarms_a_day: must be at most false_alarms_a_day ({rule.settings.alarms_a_day:g})"
+        if rule.settings.kind is SurgeKind.SILENCE and rule.series.kind is not SeriesKind.ALL:
+            yield 'series: must be "all" where silence is measured: that nobody writes about one name is normal'
     yield from _unknown_names(rule, known)
     if RENDERING_ERROR in rule.annotations:
         yield f"annotations.{RENDERING_ERROR}: this name is ours: it says what could not be rendered"

@@ -406,6 +406,24 @@ class Reading:
                 return self.count.score_units / (SCORE_UNIT * stories)
 
 
+@dataclass(frozen=True, slots=True)
+class StoryView:
+    """A story as one window of one series sees it.
+
+    `headline`, `at_ms`, `tone`, `document_key` and `model` are those of its first document in the window, whose source is the first
+    of `sources`; `copies` are its further documents there.
+    """
+
+    story_id: int
+    headline: str
+    tone: str
+    at_ms: int
+    sources: tuple[str, ...]
+    copies: int
+    document_key: int
+    model: str
+
+
 class Readings(Protocol):
     """Where rules read: the windows of every series, and the number of sources behind them."""
 
@@ -417,3 +435,6 @@ class Readings(Protocol):
 
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         """Distinct sources of the documents (stories and copies) that the window counts."""
+
+    def stories(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
+        """The stories of the documents that the window counts: negative ones first, then those with most documents, the earliest."""

@@ -9,18 +9,21 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.types import Bucket, Count, Reading, Series, SeriesKind
+from monitor.types import Bucket, Count, Reading, Series, SeriesKind, StoryView
 
 _COLUMNS: Final = 9
 _FIRST_ROWS: Final = 8
 _SWEEPS_A_CAPACITY: Final = 8
 
 
-class SourceCounts(Protocol):
-    """Where the number of distinct sources is looked up."""
+class Witnesses(Protocol):
+    """Where the documents behind a count are looked up."""
 
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         """Distinct sources of the documents (stories and copies) that [until_ms - window_ms, until_ms) counts."""
+
+    def story_views(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
+        """The stories of these documents: negative ones first, then those with most documents, the earliest."""
 
 
 class Windows:
@@ -30,9 +33,9 @@ class Windows:
     neither taken nor read. `capacity_ms` is the longest window that may be asked for.
     """
 
-    def __init__(self, capacity_ms: int, source_counts: SourceCounts) -> None:
+    def __init__(self, capacity_ms: int, witnesses: Witnesses) -> None:
         self._capacity_ms = capacity_ms
-        self._source_counts = source_counts
+        self._witnesses = witnesses
         self._totals: dict[SeriesKind, dict[Series, _Totals]] = {kind: {} for kind in SeriesKind}
         self._minutes: list[int] = []
         self._from_ms: int | None = None
@@ -61,7 +64,11 @@ class Windows:
 
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         """Distinct sources of the documents that the window counts, asked of the store."""
-        return self._source_counts.sources(series, window_ms, until_ms)
+        return self._witnesses.sources(series, window_ms, until_ms)
+
+    def stories(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
+        """The stories of the documents that the window counts, asked of the store."""
+        return self._witnesses.story_views(series, window_ms, until_ms)
 
     def next_counted_minute(self, after_ms: int) -> int | None:
         """The first minute that begins after `after_ms` and counts anything; None if there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select
+from sqlalchemy import Connection, Engine, Row, delete, insert, or_, select
 
 from alerts.types import AlertState, Delivery, DeliveryStatus, Evaluation, Incident, Phase, ResolveReason, RuleKind, Severity
 from monitor.store.engine import reading, writing
@@ -81,9 +81,15 @@ class Incidents:
             row = connection.execute(select(incident).where(incident.c.incident_id == incident_id)).one_or_none()
         return None if row is None else _incident(row)
 
-    def incidents(self, limit: int | None = None) -> list[Incident]:
-        """Incidents, the newest first."""
+    def incidents(
+        self, kind: RuleKind | None = None, *, since_ms: int | None = None, limit: int | None = None
+    ) -> list[Incident]:
+        """Incidents, the newest first; only of one kind, and only those that were open at `since_ms` or later, where these are given."""
         statement = select(incident).order_by(incident.c.opened_at_ms.desc(), incident.c.incident_id).limit(limit)
+        if kind is not None:
+            statement = statement.where(incident.c.decided_by == str(kind))
+        if since_ms is not None:
+            statement = statement.where(or_(incident.c.resolved_at_ms.is_(None), incident.c.resolved_at_ms >= since_ms))
         with reading(self._engine) as connection:
             return [_incident(row) for row in connection.execute(statement)]
 

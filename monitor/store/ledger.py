@@ -9,11 +9,12 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
 from sqlalchemy.sql.functions import count
+from sqlalchemy.sql.functions import sum as sum_of
 
 from monitor.errors import Fenced
 from monitor.sources.protocol import Interruption
@@ -34,9 +35,11 @@ from monitor.store.schema import (
     tally,
 )
 from monitor.stories import Placed, Placement, Standing, Story
-from monitor.types import Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, Turn
+from monitor.history import HOUR_MS
+from monitor.types import Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, StoryView, Turn
 from monitor.watermark import Progress, Quiet
 
+_Columns = TypeVar("_Columns", bound=tuple[Any, ...])
 _KEYS_A_QUERY: Final = 500  # SQLite's oldest limit on parameters is 999
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Scored)
@@ -233,23 +236,41 @@ class Ledger:
             for row in connection.execution_options(yield_per=10_000).execute(statement):
                 yield _bucket(row)
 
+    def hours(self, since_ms: int) -> Iterator[Bucket]:
+        """The buckets from `since_ms` on, added up by hour over all partitions: a bucket for each hour and series, of no partition."""
+        hour_ms = (bucket.c.minute_ms - bucket.c.minute_ms % HOUR_MS).label("minute_ms")
+        sums = [sum_of(bucket.c[name]).label(name) for name in _COUNT_COLUMNS]
+        statement = (
+            select(hour_ms, bucket.c.kind, bucket.c.name, literal("").label("topic"), literal(0).label("number"), *sums)
+            .where(bucket.c.minute_ms >= since_ms)
+            .group_by(hour_ms, bucket.c.kind, bucket.c.name)
+        )
+        with reading(self._engine) as connection:
+            for row in connection.execution_options(yield_per=10_000).execute(statement):
+                yield _bucket(row)
+
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         """Distinct sources of the documents that count in [until_ms - window_ms, until_ms) of a series."""
-        statement = select(count(document.c.source.distinct())).where(
-            document.c.received_ms >= until_ms - window_ms,
-            document.c.received_ms < until_ms,
-            document.c.standing.in_([str(Standing.STORY), str(Standing.COPY)]),
-        )
-        if series.kind is SeriesKind.TOPIC:
-            statement = statement.where(document.c.label == series.name)
-        elif series.kind is SeriesKind.ENTITY:
-            statement = statement.join(mention, mention.c.document_key == document.c.document_key).where(
-                mention.c.entity == series.name,
-                mention.c.received_ms >= until_ms - window_ms,
-                mention.c.received_ms < until_ms,
-            )
+        statement = _of_window(select(count(document.c.source.distinct())), series, until_ms - window_ms, until_ms)
         with reading(self._engine) as connection:
             return connection.scalar(statement) or 0
+
+    def story_views(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
+        """The stories of these documents: negative ones first, then those with most documents, the earliest."""
+        tone = mention.c.tone if series.kind is SeriesKind.ENTITY else document.c.tone
+        columns = (document.c.story_id, document.c.headline, document.c.received_ms, document.c.source)
+        statement = _of_window(
+            select(*columns, document.c.document_key, document.c.model, tone.label("tone")),
+            series,
+            until_ms - window_ms,
+            until_ms,
+        ).order_by(document.c.received_ms, document.c.topic, document.c.number, document.c.offset)
+        told: dict[int, list[Row[tuple[object, ...]]]] = {}
+        with reading(self._engine) as connection:
+            for row in connection.execute(statement):
+                told.setdefault(row.story_id, []).append(row)
+        views = [_story_view(rows) for rows in told.values()]
+        return sorted(views, key=lambda view: (view.tone != "negative", -view.copies, view.at_ms, view.story_id))
 
     def newest_ms(self) -> int | None:
         """The newest stream time of any partition; None while nothing was saved."""
@@ -262,6 +283,39 @@ def placed_so_far(connection: Connection) -> int:
     """How many documents were placed and are no duplicates, since the tables are there, pruned or not: the newest one's place."""
     placed = func.coalesce(func.sum(tally.c.stories + tally.c.copies + tally.c.stale), 0)
     return int(connection.execute(select(placed)).scalar_one())
+
+
+def _of_window(statement: Select[_Columns], series: Series, from_ms: int, until_ms: int) -> Select[_Columns]:
+    """Of the documents only those that count in [from_ms, until_ms) of a series."""
+    statement = statement.where(
+        document.c.received_ms >= from_ms,
+        document.c.received_ms < until_ms,
+        document.c.standing.in_([str(Standing.STORY), str(Standing.COPY)]),
+    )
+    if series.kind is SeriesKind.TOPIC:
+        return statement.where(document.c.label == series.name)
+    if series.kind is SeriesKind.ENTITY:
+        return statement.join(mention, mention.c.document_key == document.c.document_key).where(
+            mention.c.entity == series.name,
+            mention.c.received_ms >= from_ms,
+            mention.c.received_ms < until_ms,
+        )
+    return statement
+
+
+def _story_view(rows: Sequence[Any]) -> StoryView:
+    """A story from the rows of its documents, the earliest first."""
+    first = rows[0]
+    return StoryView(
+        story_id=first.story_id,
+        headline=first.headline,
+        tone=first.tone,
+        at_ms=first.received_ms,
+        sources=tuple(dict.fromkeys(row.source for row in rows)),
+        copies=len(rows) - 1,
+        document_key=first.document_key,
+        model=first.model,
+    )
 
 
 def _move(

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,9 +18,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
+from alerts.channels.alertmanager import AlertmanagerReceiver
 from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
 from alerts.judge import Judge
+from alerts.remind import Reminder
 from alerts.types import Attempt, ThresholdRule
 from monitor import __version__
 from monitor.batches import Batcher
@@ -121,6 +124,11 @@ class Daemon:
             {receiver.name: receiver.channel() for receiver in parts.receivers},
             observe=self._count_attempt,
         )
+        self._reminders = [
+            Reminder(self.outbox, receiver, receiver.channel(), observe=self._count_attempt, wall_ms=wall_clock_ms)
+            for receiver in parts.receivers
+            if isinstance(receiver, AlertmanagerReceiver)
+        ]
         self._loop = self._build_loop()
         self._output = self._build_output()
         self._all_is_placed = threading.Event()
@@ -149,6 +157,7 @@ class Daemon:
             self._start("loop", self._run_loop),
             self._start("deliver", self._run_sender),
             self._start("web", self._web.run),
+            *(self._start("remind", partial(self._run_reminder, reminder)) for reminder in self._reminders),
         ]
         output = self._output
         publisher = [] if output is None else [self._start("publish", lambda: output.run(self._all_is_placed))]
@@ -328,6 +337,10 @@ class Daemon:
     def _run_sender(self) -> None:
         while not self._stop.is_set():
             self._patiently(lambda: self._sender.run(self._stop))
+
+    def _run_reminder(self, reminder: Reminder) -> None:
+        while not self._stop.is_set():
+            self._patiently(lambda: reminder.run(self._stop))
 
     def _patiently(self, work: Callable[[], None]) -> None:
         """Does the work, again and again while the database does not answer and the process is not to stop."""

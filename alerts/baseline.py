@@ -167,7 +167,7 @@ def _heard(feed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Every hour from the first with a story on, but for long silences."""
     told = np.flatnonzero(feed)
     heard = np.zeros(len(feed), dtype=np.bool_)
-    for hour, following in zip(told, [*told[1:].tolist(), len(feed)], strict=True):
+    for hour, following in zip(told.tolist(), [*told.tolist(), len(feed)][1:], strict=True):
         heard[hour : following if following - hour <= _SILENT_HOURS else hour + 1] = True
     return heard
 

@@ -1,4 +1,4 @@
-"""Reports of severe events in, one incident per watched entity out: it opens at the first credible report and tells only what is new."""
+"""Reports of severe events to one incident per watched entity: the first credible one opens it, and only what is new is told."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _HEADLINE_CHARACTERS: Final = 400
 class Knowledge:
     """What is known of an entity's events while an incident lasts; kept as the incident's evidence.
 
-    `events` maps the ids of categories to what they are called, in the order in which they were told; `stories` the ids of stories to
-    their first report. `documents` counts all reports, `story_count` all stories.
+    `events` maps the ids of categories to what they are called, in the order in which they were told; `stories` the ids of stories
+    to their first report. `documents` counts all reports, `story_count` all stories.
     """
 
     events: Mapping[str, str]
@@ -76,7 +76,9 @@ def known_from(evidence: Mapping[str, Any]) -> Knowledge:
     """What `Knowledge.evidence` wrote down."""
     if not evidence:
         return _NOTHING_KNOWN
-    stories = {story["story_id"]: {key: value for key, value in story.items() if key != "story_id"} for story in evidence["stories"]}
+    stories = {
+        story["story_id"]: {key: value for key, value in story.items() if key != "story_id"} for story in evidence["stories"]
+    }
     return Knowledge(
         dict(evidence["events"]), frozenset(evidence["sources"]), stories, evidence["story_count"], evidence["documents"]
     )
@@ -92,8 +94,8 @@ def hear(
 ) -> tuple[AlertState | None, IncidentChange | None]:
     """The state after one report, and what it did to the incident, if anything.
 
-    A first credible report opens. While the incident is open, every report prolongs it; told are only a higher severity (ESCALATED),
-    an event of another kind, and a number of sources worth telling (UPDATED).
+    A first credible report opens. While the incident is open, every report prolongs it; told are only a higher severity
+    (ESCALATED), an event of another kind, and a number of sources worth telling (UPDATED).
     """
     series = Series(SeriesKind.ENTITY, report.entity)
     if state is None or state.incident is None:

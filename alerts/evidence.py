@@ -13,7 +13,7 @@ from typing import Any, Final
 from alerts.surge import Evidence, SurgeKind, decide, recompute
 from alerts.text import plain_text
 from alerts.types import Comparison, Incident, RuleKind, SurgeRule, ThresholdRule
-from monitor.errors import DeliveryError
+from monitor.errors import EvidenceMissing
 from monitor.types import Count, Metric, Reading, StoryView
 
 MOST_STORIES: Final = 5
@@ -107,7 +107,7 @@ class Recomputed:
 
 
 def recompute_incident(incident: Incident) -> Recomputed:
-    """Decides anew from an incident's evidence alone. Raises DeliveryError for an incident without evidence, of an older version."""
+    """Decides anew from an incident's evidence alone. Raises EvidenceMissing when there is none."""
     pack = incident.evidence
     match pack.get("kind"):
         case RuleKind.SURGE:
@@ -127,7 +127,7 @@ def recompute_incident(incident: Incident) -> Recomputed:
         case RuleKind.EVENT:
             numbers = {"fires": (True, bool(pack["events"]) and pack["documents"] >= 1)}
         case _:
-            raise DeliveryError(f"incident {incident.incident_id} keeps no evidence: an older version opened it")
+            raise EvidenceMissing(f"incident {incident.incident_id} keeps no evidence: an older version opened it")
     return Recomputed(all(kept == now for kept, now in numbers.values()), numbers)
 
 

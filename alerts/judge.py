@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alerts.baseline import WINDOWS_MS, Baseline
+from alerts.baseline import WINDOWS_MS, Baseline, Roster
 from alerts.events import hear, hears
 from alerts.evidence import surge_evidence, surge_summary, threshold_evidence
 from alerts.lifecycle import Condition, Step, step, weigh
@@ -74,8 +74,9 @@ class Judge:
     ) -> Evaluation:
         """Judges all rules at `at_ms` (stream time, a whole minute), in their order, and within a rule the series in theirs.
 
-        `states` are those after the evaluation before. Rules that look for surges need the `baseline` of the moment. While `blind` nothing is read, opens or resolves; but at any time a firing
-        state whose rule, or whose series in it, is no longer watched is resolved with `RULE_REMOVED`.
+        `states` are those after the evaluation before. Rules that look for surges need the `baseline` of the moment. While `blind`
+        nothing is read, opens or resolves; but at any time a firing state whose rule, or whose series in it, is no longer watched
+        is resolved with `RULE_REMOVED`.
         """
         minute = _Minute(at_ms, None if blind else readings, baseline)
         live: dict[str, list[Series]] = {}
@@ -183,9 +184,10 @@ class Judge:
         readings, baseline, at_ms = minute.readings, minute.baseline, minute.at_ms
         if readings is None or baseline is None:
             return {}
-        counted = count_windows(rule, readings, at_ms, visited, lambda series: self._watches(rule, series))
-        if not counted.series:
+        looked_at = self._promising(rule, readings, at_ms, visited)
+        if not looked_at:
             return {}
+        counted = count_windows(looked_at, readings, at_ms, baseline.roster)
         test = self._surge_tests.get(rule.name)
         if test is None or test.baseline is not baseline:
             test = self._surge_tests[rule.name] = SurgeTest(rule.settings, baseline)
@@ -195,7 +197,7 @@ class Judge:
         found: dict[Series, tuple[Condition, Evidence | None]] = {
             alarm.series: (Condition.HOLDS, alarm.evidence) for alarm in alarms if alarm.failed is None
         }
-        for place, series in enumerate(counted.series):
+        for place, series in enumerate(looked_at):
             state = states.get((rule.name, series))
             if series in found or state is None or state.incident is None:
                 continue
@@ -203,6 +205,18 @@ class Judge:
             over = test.is_over(at_ms, window_ms, one_of(counted, place), feed)[0]
             found[series] = Condition.OVER if over else Condition.LINGERS, None
         return found
+
+    def _promising(self, rule: SurgeRule, readings: Readings, at_ms: int, visited: Iterable[Series]) -> list[Series]:
+        """The series that could surge now, and those `visited`: any other has too few stories."""
+        if rule.settings.kind is SurgeKind.SILENCE:
+            return [ALL_SERIES]
+        longest_ms, volume = WINDOWS_MS[-1], rule.settings.kind is SurgeKind.VOLUME
+        chosen = {*visited}
+        for series in readings.counted(rule.series.kind, longest_ms, at_ms):
+            tones = readings.reading(series, longest_ms, at_ms).count.stories
+            if (sum(tones) if volume else tones[0]) >= rule.settings.minimum_stories and self._watches(rule, series):
+                chosen.add(series)
+        return sorted(chosen)
 
     def _open_surge(self, rule: SurgeRule, state: AlertState, found: Evidence, minute: _Minute) -> Incident:
         assert minute.readings is not None
@@ -290,25 +304,12 @@ class Judge:
         return series.name or "All news"
 
 
-def count_windows(
-    rule: SurgeRule, readings: Readings, at_ms: int, visited: Iterable[Series], watches: Callable[[Series], bool]
-) -> Counted:
-    """The windows of the series that could surge now, and of those `visited`: what is not there has too few stories."""
-    enough, longest_ms, settings = rule.settings.minimum_stories, WINDOWS_MS[-1], rule.settings
-    chosen = dict.fromkeys(visited)
-    if settings.kind is SurgeKind.SILENCE:
-        chosen[ALL_SERIES] = None
-    else:
-        for series in readings.counted(rule.series.kind, longest_ms, at_ms):
-            count = readings.reading(series, longest_ms, at_ms).count
-            stories = sum(count.stories) if settings.kind is SurgeKind.VOLUME else count.stories[0]
-            if stories >= enough and watches(series):
-                chosen[series] = None
-    names = sorted(chosen)
-    counts = [[readings.reading(series, window_ms, at_ms).count.stories for window_ms in WINDOWS_MS] for series in names]
-    stories = np.array([[sum(tones) for tones in windows] for windows in counts], dtype=np.int64).reshape(-1, len(WINDOWS_MS))
-    negative = np.array([[tones[0] for tones in windows] for windows in counts], dtype=np.int64).reshape(-1, len(WINDOWS_MS))
-    return Counted(names, stories, negative)
+def count_windows(looked_at: Sequence[Series], readings: Readings, at_ms: int, roster: Roster) -> Counted:
+    """What the windows of some series of the roster hold."""
+    windows = [[readings.reading(series, window_ms, at_ms).count.stories for window_ms in WINDOWS_MS] for series in looked_at]
+    tones = np.array(windows, dtype=np.int64)
+    rows = np.array([roster.rows[series] for series in looked_at], dtype=np.intp)
+    return Counted(rows, tones.sum(axis=2), tones[:, :, 0])
 
 
 def window_stories(readings: Readings, series: Series, at_ms: int) -> NDArray[np.int64]:
@@ -319,7 +320,7 @@ def window_stories(readings: Readings, series: Series, at_ms: int) -> NDArray[np
 def one_of(counted: Counted, place: int) -> Counted:
     """One series of several."""
     kept = slice(place, place + 1)
-    return Counted(counted.series[kept], counted.stories[kept], counted.negative[kept])
+    return Counted(counted.rows[kept], counted.stories[kept], counted.negative[kept])
 
 
 def _take_step(minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> tuple[Reading | None, Step]:

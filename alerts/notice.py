@@ -103,6 +103,7 @@ class Notice:
 def compose(change: IncidentChange, voice: Voice, stories: Sequence[StoryLine] = ()) -> Notice:
     """What a receiver with this voice reads about `change`, with the leading `stories`, the most telling first."""
     incident, words = change.incident, phrases(voice.language)
+    told = stories or _story_lines(incident)
     over = incident.resolved_at_ms is not None
     display = _display(incident, words)
     state = words.resolved if over else words.severities[incident.severity]
@@ -113,7 +114,7 @@ def compose(change: IncidentChange, voice: Voice, stories: Sequence[StoryLine] =
         facts=tuple(_facts(change, voice)),
         incident_id=plain_text(incident.incident_id, VALUE_LENGTH),
         words=words,
-        stories=tuple(_bounded(story) for story in stories[:MOST_STORIES]),
+        stories=tuple(_bounded(story) for story in told[:MOST_STORIES]),
         link=None if voice.console_url is None else voice.console_url.replace(INCIDENT_MARK, quote(incident.incident_id, safe="")),
     )
 
@@ -140,6 +141,13 @@ def _shorter(notice: Notice) -> Iterator[Notice]:
         yield replace(
             notice, stories=(), facts=facts, why=plain_text(notice.why, 2 * length), title=plain_text(notice.title, length)
         )
+
+
+def _story_lines(incident: Incident) -> list[StoryLine]:
+    """The leading stories that an incident keeps as evidence."""
+    return [
+        StoryLine(story["headline"], tuple(story["sources"]), story["copies"]) for story in incident.evidence.get("stories", ())
+    ]
 
 
 def _bounded(story: StoryLine) -> StoryLine:

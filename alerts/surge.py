@@ -5,7 +5,8 @@ Every finding carries the numbers that decided it, so that `decide` says the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -54,10 +55,10 @@ class SurgeSettings:
     """One surge rule.
 
     `alarms_a_day` false alarms are expected a day over all series. `watched_weight` is how much more of them a watched series may
-    cause than another. A surge has at least `minimum_stories` (of the kind that is counted) and `minimum_sources`, and is at least
-    `effect` times what is expected; a share is at least `share_effect` above it. `inflation` is by how much sliding windows
-    multiply the alarms of tumbling ones, less what whole numbers spare: measured on simulated series, see
-    `tests/benchmarks/surge_noise.py`.
+    cause than another. A surge has at least `minimum_stories` (negative ones; for a volume and for a share, of any tone) and
+    `minimum_sources`, and is at least `effect` times what is expected; a share is at least `share_effect` above it. `inflation` is
+    by how much sliding windows multiply the alarms of tumbling ones, less what whole numbers spare: measured on simulated series,
+    see `tests/benchmarks/surge_noise.py`.
     """
 
     kind: SurgeKind = SurgeKind.NEGATIVE
@@ -113,11 +114,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the windows of some series hold at one minute: `stories` and `negative` are (series, windows), the windows those of
-    `WINDOWS_MS`.
+    """What the windows of some series hold at one minute: `rows` are the series' in the roster, `stories` and `negative` are
+    (rows, windows), the windows those of `WINDOWS_MS`.
     """
 
-    series: Sequence[Series]
+    rows: NDArray[np.intp]
     stories: Integers
     negative: Integers
 
@@ -140,72 +141,62 @@ class SurgeTest:
     def alarms(self, at_ms: int, counted: Counted, feed: Floats, sources: Sources) -> list[Finding]:
         """The findings that are alarms, or lack nothing but sources, in the order of `counted`.
 
-        `feed` is what `feed_factors` says of this minute. A series that is not in the roster has none.
+        `feed` is what `feed_factors` says of this minute.
         """
-        known = self._known(counted)
-        if not known.places.size:
+        places = np.flatnonzero(self._gated(counted)[:, -1] >= self._least)
+        if not places.size:
             return []
-        weighed = self._weigh(at_ms, known, feed)
-        return [self._find(at_ms, known, weighed, place, sources) for place in np.flatnonzero(weighed.passes.any(axis=1)).tolist()]
+        promising = _at(counted, places)
+        weighed = self._weigh(at_ms, promising, feed, effective_only=True)
+        alarming = np.flatnonzero(weighed.passes.any(axis=1)).tolist()
+        return [self._find(at_ms, promising, weighed, place, sources) for place in alarming]
 
     def explain(self, at_ms: int, counted: Counted, feed: Floats, sources: Sources) -> list[Finding]:
-        """A finding for every series of `counted` that is in the roster: what its loudest window says, and what it lacks."""
-        known = self._known(counted, least=0)
-        weighed = self._weigh(at_ms, known, feed)
-        return [self._find(at_ms, known, weighed, place, sources) for place in range(known.places.size)]
+        """A finding for each of `counted`: what its loudest window says, and what it lacks."""
+        weighed = self._weigh(at_ms, counted, feed)
+        return [self._find(at_ms, counted, weighed, place, sources) for place in range(counted.rows.size)]
 
     def is_over(self, at_ms: int, window_ms: int, counted: Counted, feed: Floats) -> NDArray[np.bool_]:
-        """For each of `counted`, whether a surge that `window_ms` found is over: it and the shortest window are likely again.
-
-        A series that is not in the roster is over.
-        """
-        known = self._known(counted, least=0)
-        over = np.ones(len(counted.series), dtype=np.bool_)
-        likely = self._weigh(at_ms, known, feed, least=0).p > CLEAR_PROBABILITY
-        over[known.places] = likely[:, 0] & likely[:, WINDOWS_MS.index(window_ms)]
-        return over
-
-    def _known(self, counted: Counted, least: int | None = None) -> _Known:
-        enough = self._least if least is None else least
-        rows = self.baseline.roster.rows
-        tested = np.flatnonzero(self._counts(counted)[:, -1] >= enough).tolist()
-        places = [place for place in tested if counted.series[place] in rows]
-        return _Known(
-            np.array(places, dtype=np.intp),
-            np.array([rows[counted.series[place]] for place in places], dtype=np.intp),
-            self._counts(counted)[places],
-            counted.stories[places],
-        )
-
-    def _counts(self, counted: Counted) -> Integers:
-        return counted.stories if self.settings.kind in (SurgeKind.VOLUME, SurgeKind.SILENCE) else counted.negative
+        """For each of `counted`, whether a surge that `window_ms` found is over: it and the shortest window are likely again."""
+        likely = self._weigh(at_ms, counted, feed).p > CLEAR_PROBABILITY
+        return np.asarray(likely[:, 0] & likely[:, WINDOWS_MS.index(window_ms)])
 
     @property
     def _least(self) -> int:
         return 0 if self.settings.kind is SurgeKind.SILENCE else self.settings.minimum_stories
 
-    def _weigh(self, at_ms: int, known: _Known, feed: Floats, least: int | None = None) -> _Weighed:
-        kind, rows = self.settings.kind, known.rows
-        if kind is SurgeKind.SHARE:
-            expected = np.repeat(self.baseline.share[rows][:, None], len(WINDOWS_MS), axis=1)
-            dispersion = np.zeros_like(expected)
-            certainty = np.repeat(np.minimum(self.baseline.share_certainty[rows], _MOST_SHARE_CERTAINTY)[:, None], 3, axis=1)
-            factors = np.ones_like(expected)
-        else:
-            factors = self._factors(rows, feed)
-            hours = np.stack([self.baseline.seasonal_hours(at_ms - window_ms, at_ms) for window_ms in WINDOWS_MS], axis=1)
-            expected = self._rates.rate[rows][:, None] * hours[self.baseline.roster.kinds[rows]] * factors
-            dispersion = self._rates.dispersion[rows, : len(WINDOWS_MS)]
-            certainty = np.repeat(self._rates.certainty[rows][:, None], len(WINDOWS_MS), axis=1)
-        first, second = _distribution(kind, expected, dispersion, certainty)
-        tested = known.counts >= (self._least if least is None else least)
-        p = np.ones_like(expected)
-        p[tested] = _probability(kind, known.counts[tested], known.stories[tested], first[tested], second[tested])
+    def _counts(self, counted: Counted) -> Integers:
+        return counted.stories if self.settings.kind in (SurgeKind.VOLUME, SurgeKind.SILENCE) else counted.negative
+
+    def _gated(self, counted: Counted) -> Integers:
+        """What must reach the minimum: what is counted, and for a share the stories that it is a share of."""
+        return counted.stories if self.settings.kind is SurgeKind.SHARE else self._counts(counted)
+
+    def _weigh(self, at_ms: int, counted: Counted, feed: Floats, *, effective_only: bool = False) -> _Weighed:
+        """The probability of every window, or only of those that pass the gates before it; the others have p = 1."""
+        kind, rows, counts = self.settings.kind, counted.rows, self._counts(counted)
+        expected, dispersion, certainty, factors = self._normal(at_ms, rows, feed)
+        worth = (self._gated(counted) >= self._least) & _is_effective(kind, counts, counted.stories, expected, self._effect)
+        asked = worth if effective_only else np.ones_like(worth)
+        first, second, p = np.zeros_like(expected), np.zeros_like(expected), np.ones_like(expected)
+        first[asked], second[asked] = _distribution(kind, expected[asked], dispersion[asked], certainty[asked])
+        p[asked] = _probability(kind, counts[asked], counted.stories[asked], first[asked], second[asked])
         alphas = self._alphas[rows]
-        enough = self.baseline.exposure_hours >= self._needed_hours[rows]
-        effective = _is_effective(kind, known.counts, known.stories, expected, self._effect)
-        passes = enough[:, None] & tested & effective & (p < alphas)
-        return _Weighed(expected, dispersion, certainty, factors, first, second, p, alphas, passes)
+        heard = self.baseline.exposure_hours >= self._needed_hours[rows]
+        return _Weighed(expected, dispersion, certainty, factors, first, second, p, alphas, heard[:, None] & worth & (p < alphas))
+
+    def _normal(self, at_ms: int, rows: NDArray[np.intp], feed: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """What is expected, its dispersion, its certainty and the factor of the feed, all (rows, windows)."""
+        shape = len(rows), len(WINDOWS_MS)
+        if self.settings.kind is SurgeKind.SHARE:
+            certainty = np.minimum(self.baseline.share_certainty[rows], _MOST_SHARE_CERTAINTY)
+            share = np.broadcast_to(self.baseline.share[rows][:, None], shape)
+            return share, np.zeros(shape), np.broadcast_to(certainty[:, None], shape), np.ones(shape)
+        factors = self._factors(rows, feed)
+        hours = np.stack([self.baseline.seasonal_hours(at_ms - window_ms, at_ms) for window_ms in WINDOWS_MS], axis=1)
+        expected = self._rates.rate[rows][:, None] * hours[self.baseline.roster.kinds[rows]] * factors
+        certainty = np.broadcast_to(self._rates.certainty[rows][:, None], shape)
+        return expected, self._rates.dispersion[rows, : len(WINDOWS_MS)], certainty, factors
 
     @property
     def _effect(self) -> float:
@@ -216,26 +207,27 @@ class SurgeTest:
         part = (self.baseline.roster.kinds[rows] != KINDS.index(SeriesKind.ALL))[:, None]
         return np.where(part & (self.settings.kind is not SurgeKind.SILENCE), feed[None, :], 1.0)
 
-    def _find(self, at_ms: int, known: _Known, weighed: _Weighed, place: int, sources: Sources) -> Finding:
+    def _find(self, at_ms: int, counted: Counted, weighed: _Weighed, place: int, sources: Sources) -> Finding:
         """What the loudest window says; of those that would be alarms the loudest with enough sources, if there is one."""
-        one = self.baseline.roster.series[known.rows[place]]
-        loud = (weighed.p[place] / weighed.alphas[place]).tolist()
+        one = self.baseline.roster.series[counted.rows[place]]
+        odds = zip(weighed.p[place].tolist(), weighed.alphas[place].tolist(), strict=True)
+        loud = [p / alpha if alpha else math.inf for p, alpha in odds]
         passing: list[int] = sorted(np.flatnonzero(weighed.passes[place]).tolist(), key=lambda window: loud[window])
         for window in passing:
-            evidence = self._evidence(known, weighed, place, window, sources(one, WINDOWS_MS[window]))
+            evidence = self._evidence(counted, weighed, place, window, sources(one, WINDOWS_MS[window]))
             if decide(evidence) is None:
                 return Finding(one, at_ms, evidence, None)
         loudest = passing[0] if passing else loud.index(min(loud))
-        evidence = self._evidence(known, weighed, place, loudest, sources(one, WINDOWS_MS[loudest]) if passing else None)
+        evidence = self._evidence(counted, weighed, place, loudest, sources(one, WINDOWS_MS[loudest]) if passing else None)
         return Finding(one, at_ms, evidence, decide(evidence))
 
-    def _evidence(self, known: _Known, weighed: _Weighed, place: int, window: int, sources: int | None) -> Evidence:
+    def _evidence(self, counted: Counted, weighed: _Weighed, place: int, window: int, sources: int | None) -> Evidence:
         at = place, window
         return Evidence(
             kind=self.settings.kind,
             window_ms=WINDOWS_MS[window],
-            count=int(known.counts[at]),
-            of=int(known.stories[at]),
+            count=int(self._counts(counted)[at]),
+            of=int(counted.stories[at]),
             expected=float(weighed.expected[at]),
             dispersion=float(weighed.dispersion[at]),
             certainty=float(weighed.certainty[at]),
@@ -249,7 +241,7 @@ class SurgeTest:
             effect=self._effect,
             sources=sources,
             exposure_hours=self.baseline.exposure_hours,
-            needed_hours=int(self._needed_hours[known.rows[place]]),
+            needed_hours=int(self._needed_hours[counted.rows[place]]),
         )
 
 
@@ -267,8 +259,8 @@ def feed_factors(baseline: Baseline, at_ms: int, stories: Integers) -> Floats:
     """How many times as busy as normal the whole feed is in each of `WINDOWS_MS`; never below 1.
 
     `stories` are those of `ALL_SERIES`. Where the feed grows, by a new source, by a burst of tables, or in a log's first days by
-    the morning, its parts are expected to grow with it. Once a whole week is known the factor is at most `_MOST_FEED`: a flood shall
-    blind nobody.
+    the morning, its parts are expected to grow with it. Once a week is known the factor is at most `_MOST_FEED`, so that a flood
+    blinds nobody.
     """
     row = baseline.roster.rows[ALL_SERIES]
     hours = np.array([baseline.seasonal_hours(at_ms - window_ms, at_ms)[0] for window_ms in WINDOWS_MS])
@@ -283,7 +275,7 @@ def decide(evidence: Evidence) -> Gate | None:
     count, of, expected = (np.array([value]) for value in (again.count, again.of, again.expected))
     if again.exposure_hours < again.needed_hours:
         return Gate.HISTORY
-    if again.count < again.minimum_stories:
+    if (again.of if again.kind is SurgeKind.SHARE else again.count) < again.minimum_stories:
         return Gate.STORIES
     if not _is_effective(again.kind, count, of, expected, again.effect)[0]:
         return Gate.EFFECT
@@ -298,18 +290,8 @@ def recompute(evidence: Evidence) -> Evidence:
         np.array([value]) for value in (evidence.count, evidence.of, evidence.expected, evidence.dispersion, evidence.certainty)
     )
     r, q = _distribution(evidence.kind, expected, dispersion, certainty)
-    p = _probability(evidence.kind, count, of, r, q) if evidence.count >= evidence.minimum_stories else np.ones(1)
+    p = _probability(evidence.kind, count, of, r, q)
     return replace(evidence, r=float(r[0]), q=float(q[0]), p=float(p[0]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The series that are weighed: where they stand in what was counted, their rows in the baseline, their counts by window."""
-
-    places: NDArray[np.intp]
-    rows: NDArray[np.intp]
-    counts: Integers
-    stories: Integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +307,10 @@ class _Weighed:
     p: Floats
     alphas: Floats
     passes: NDArray[np.bool_]
+
+
+def _at(counted: Counted, places: NDArray[np.intp]) -> Counted:
+    return Counted(counted.rows[places], counted.stories[places], counted.negative[places])
 
 
 def _distribution(kind: SurgeKind, expected: Floats, dispersion: Floats, certainty: Floats) -> tuple[Floats, Floats]:

@@ -35,6 +35,14 @@ def at_most(count: Integers, r: Floats, q: Floats) -> Floats:
 
 def share_at_least(count: Integers, of: Integers, first: Floats, second: Floats) -> Floats:
     """The probability of `count` or more among `of`, when the share is itself beta-distributed with these two shapes."""
-    from scipy.stats import betabinom
+    cases = zip(count.tolist(), of.tolist(), first.tolist(), second.tolist(), strict=True)
+    return np.array([_share_at_least(*case) for case in cases], dtype=np.float64)
 
-    return np.asarray(betabinom.sf(count - 1, of, first, second), dtype=np.float64)
+
+def _share_at_least(count: int, of: int, first: float, second: float) -> float:
+    from scipy.special import betaln, gammaln
+
+    hits = np.arange(max(count, 0), of + 1)
+    misses = of - hits
+    ways = gammaln(of + 1.0) - gammaln(hits + 1.0) - gammaln(misses + 1.0)
+    return min(float(np.exp(ways + betaln(hits + first, misses + second) - betaln(first, second)).sum()), 1.0)

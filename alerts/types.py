@@ -105,8 +105,8 @@ class EventRule:
     """One credible report of a severe event about a watched entity opens an incident at once.
 
     `categories` are the ids of the events that it hears of (None: all). A report is credible when its source is among
-    `credible_sources` (None: every source is); others add to what is open. The incident is over when nobody has told of the entity's
-    events for `keep_firing_ms`. Its severity is the highest of its categories'.
+    `credible_sources` (None: every source is); others add to what is open. The incident is over when nobody has told of the
+    entity's events for `keep_firing_ms`. Its severity is the highest of its categories'.
     """
 
     name: str
@@ -138,8 +138,8 @@ class EventRule:
 class SurgeRule:
     """More than chance explains: a series against what is normal of it at this hour of the week.
 
-    `settings` say what is counted and how many false alarms a day are accepted over all series, at severity `warning`; an alarm that
-    stays one under `critical_alarms_a_day` is critical (0: none ever is). The condition must hold for `for_ms` before the rule
+    `settings` say what is counted and how many false alarms a day are accepted over all series, as warnings; an alarm that stays
+    one under `critical_alarms_a_day` is critical (0: none ever is). The condition must hold for `for_ms` before the rule
     fires; while firing it is over once window and shortest window have been likely again for `keep_firing_ms`.
     """
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,10 +18,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from prometheus_client import CollectorRegistry, ProcessCollector
 from sqlalchemy import Engine
 
+from alerts.channels.alertmanager import AlertmanagerReceiver
 from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
 from alerts.judge import Judge
-from alerts.types import Attempt, Rule
+from alerts.remind import Reminder
+from alerts.types import Attempt, Rule, ThresholdRule
 from monitor import __version__
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
@@ -32,7 +35,9 @@ from monitor.judging import Judging
 from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
+from monitor.normal import Normal, watched
 from monitor.scored_output import MessageTopic, ScoredOutput
+from monitor.severe_events import shipped_events
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
 from monitor.starvation import Starvation
@@ -121,6 +126,11 @@ class Daemon:
             {receiver.name: receiver.channel() for receiver in parts.receivers},
             observe=self._count_attempt,
         )
+        self._reminders = [
+            Reminder(self.outbox, receiver, receiver.channel(), observe=self._count_attempt, wall_ms=wall_clock_ms)
+            for receiver in parts.receivers
+            if isinstance(receiver, AlertmanagerReceiver)
+        ]
         self._loop = self._build_loop()
         self._output = self._build_output()
         self._all_is_placed = threading.Event()
@@ -149,6 +159,7 @@ class Daemon:
             self._start("loop", self._run_loop),
             self._start("deliver", self._run_sender),
             self._start("web", self._web.run),
+            *(self._start("remind", partial(self._run_reminder, reminder)) for reminder in self._reminders),
         ]
         output = self._output
         publisher = [] if output is None else [self._start("publish", lambda: output.run(self._all_is_placed))]
@@ -245,7 +256,8 @@ class Daemon:
         reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules if isinstance(rule, ThresholdRule))])
         windows = Windows(reach_ms, self.ledger)
         lease = Lease(parts.engine, self.owner)
-        judge = Judge(parts.rules, parts.watchlist.names, parts.classifier.topics, event_titles())
+        titles = {one.id: one.title for one in shipped_events().categories.values()}
+        judge = Judge(parts.rules, parts.watchlist.names, parts.classifier.topics, titles)
         judging = Judging(
             judge=judge,
             incidents=self.incidents,
@@ -257,7 +269,7 @@ class Daemon:
             metrics=self.metrics,
             wall_ms=wall_clock_ms,
             announce=self._sender.notify,
-            normal=Normal(roster(parts.watchlist, parts.classifier)) if judge.looks_for_surges else None,
+            normal=Normal(watched(parts.watchlist.entities, parts.classifier.topics)) if judge.looks_for_surges else None,
         )
         return Leading(
             lease=lease,
@@ -330,6 +342,10 @@ class Daemon:
     def _run_sender(self) -> None:
         while not self._stop.is_set():
             self._patiently(lambda: self._sender.run(self._stop))
+
+    def _run_reminder(self, reminder: Reminder) -> None:
+        while not self._stop.is_set():
+            self._patiently(lambda: reminder.run(self._stop))
 
     def _patiently(self, work: Callable[[], None]) -> None:
         """Does the work, again and again while the database does not answer and the process is not to stop."""

@@ -94,6 +94,12 @@ class DeliveryError(BellwetherError):
     exit_code = 6
 
 
+class EvidenceMissing(BellwetherError):
+    """An incident keeps nothing that its decision could be made again from."""
+
+    exit_code = 6
+
+
 class PipelineError(BellwetherError):
     """Labelled data, a recipe or a run cannot be used, or a model does not reach what was asked of it."""
 

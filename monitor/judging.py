@@ -6,7 +6,7 @@ Reports of severe events are heard between the minutes, each as soon as it is pl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 SURGES_REACH_MS: Final = 40 * 24 * 60 * MINUTE_MS
 """Surges that ended longer ago are of no use to any baseline."""
 
-_MINUTES_A_TRANSACTION: Final = 1_440
-_EVALUATIONS_A_TRANSACTION: Final = 1_440
+_MOST_IN_A_TRANSACTION: Final = 1_440
+"""So many minutes, and so many decisions, are saved together."""
 
 
 @dataclass(slots=True)
@@ -74,9 +74,9 @@ class Judging:
     def advance(self, watermark_ms: int, *, reports: bool = True) -> int:
         """Judges every whole minute up to `watermark_ms` that was not judged yet; how many.
 
-        Where there are `reports` that no rule has heard of, each is heard before the first minute that ends after it, and none waits
-        for its own minute to end. Raises Deposed when another instance leads, and StoreUnavailable: then `restore` says how much
-        of it was saved.
+        Where there are `reports` that no rule has heard of, each is heard before the first minute that ends after it, and none
+        waits for its own minute to end. Raises Deposed when another instance leads, and StoreUnavailable: then `restore` says how
+        much of it was saved.
         """
         until_ms = watermark_ms - watermark_ms % MINUTE_MS
         if self.evaluated_until_ms is None:
@@ -93,7 +93,7 @@ class Judging:
         states = dict(self.states)
         evaluations: list[Evaluation] = []
         at_ms, judged, heard = from_ms, 0, None
-        while len(evaluations) < _EVALUATIONS_A_TRANSACTION and judged < _MINUTES_A_TRANSACTION:
+        while len(evaluations) < _MOST_IN_A_TRANSACTION and judged < _MOST_IN_A_TRANSACTION:
             next_ms = self._next_minute(at_ms, until_ms, quiet=not states) if at_ms < until_ms else None
             if unheard and (next_ms is None or unheard[0][1].at_ms < next_ms):
                 heard, report = unheard.popleft()
@@ -102,22 +102,13 @@ class Judging:
                     at_ms = max(at_ms, min(report.at_ms - report.at_ms % MINUTE_MS, until_ms))
                 evaluation = self.judge.hear(report, states)
             elif next_ms is not None:
-                at_ms = next_ms
-                self.blind = self._is_blind(at_ms)
-                baseline = None if self.normal is None else self.normal.baseline(at_ms, self._spans())
-                evaluation = self.judge.evaluate(at_ms, self.windows, states, blind=self.blind, baseline=baseline)
-                judged += 1
+                at_ms, judged = next_ms, judged + 1
+                evaluation = self._evaluate(at_ms, states)
             else:
                 break
-            for key, state in evaluation.states.items():
-                if state is None:
-                    states.pop(key, None)
-                else:
-                    states[key] = state
+            self._accept(evaluation, states)
             if evaluation.states or evaluation.changes:
                 evaluations.append(evaluation)
-            for change in evaluation.changes:
-                self._remember_surge(change.incident)
         changes = [change for evaluation in evaluations for change in evaluation.changes]
         deliveries = plan(changes, self.receivers, self.judge.rules, self.wall_ms())
         self.incidents.save(evaluations, deliveries, at_ms, self.lease, heard)
@@ -137,6 +128,20 @@ class Judging:
         if deliveries:
             self.announce()
         return judged
+
+    def _evaluate(self, at_ms: int, states: Mapping[tuple[str, Series], AlertState]) -> Evaluation:
+        self.blind = self._is_blind(at_ms)
+        baseline = None if self.normal is None else self.normal.baseline(at_ms, self._spans())
+        return self.judge.evaluate(at_ms, self.windows, states, blind=self.blind, baseline=baseline)
+
+    def _accept(self, evaluation: Evaluation, states: dict[tuple[str, Series], AlertState]) -> None:
+        for key, state in evaluation.states.items():
+            if state is None:
+                states.pop(key, None)
+            else:
+                states[key] = state
+        for change in evaluation.changes:
+            self._remember_surge(change.incident)
 
     def _remember_surge(self, incident: Incident) -> None:
         if incident.kind is RuleKind.SURGE:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alerts.baseline import HOUR_MS, Baseline, Roster, estimate, first_hour
 from monitor.history import History
-from monitor.types import Bucket, Series
+from monitor.types import ALL_SERIES, Bucket, Series, SeriesKind
 
 Span = tuple[int, int | None]
 """When a surge was firing: from, and until; None: it still is."""
@@ -47,3 +47,9 @@ class Normal:
             self._baseline = estimate(self.roster, stories, negative, until_ms, spans)
             self._hour = hour
         return self._baseline
+
+
+def watched(entities: Collection[str], topics: Collection[str]) -> Roster:
+    """Every series that can be counted: everything, the topics by their labels, the watched entities by their ids."""
+    of_topics = (Series(SeriesKind.TOPIC, topic) for topic in topics)
+    return Roster([ALL_SERIES, *of_topics, *(Series(SeriesKind.ENTITY, entity) for entity in entities)])

@@ -216,7 +216,7 @@ class SurgeSection(RuleSection):
         )
 
 
-_SECTIONS: Final[dict[str, type[ThresholdSection] | type[SurgeSection] | type[EventSection]]] = {
+_SECTIONS: Final[dict[str, type[ThresholdSection | SurgeSection | EventSection]]] = {
     RuleKind.THRESHOLD: ThresholdSection,
     RuleKind.SURGE: SurgeSection,
     RuleKind.EVENT: EventSection,
@@ -237,8 +237,8 @@ def load_rules(
 ) -> tuple[Rule, ...]:
     """The rules of a file, in its order; an empty file has none.
 
-    Names of entities (ids), topics (labels), receivers and categories of events (ids) are held against the known ones where these are given. Raises
-    ConfigurationError that lists every fault of every rule as "rules.2.window: what is wrong", counted from 0.
+    Names of entities (ids), topics (labels), receivers and categories of events (ids) are held against the known ones where these
+    are given. Raises ConfigurationError that lists every fault of every rule as "rules.2.window: what is wrong", counted from 0.
     """
     content = read_yaml(path)
     listed = _listed(path, content)

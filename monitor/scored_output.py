@@ -20,7 +20,6 @@ from monitor.types import SCORE_UNIT, Stance
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE: Final = 1_000
 _LOOK_AGAIN_S: Final = 0.5
 _RENEW_AFTER_S: Final = 3.0
 _FIRST_WAIT_S: Final = 1.0
@@ -100,7 +99,7 @@ class ScoredOutput:
 
     The cursor moves once the broker has confirmed: a crash repeats messages and loses none. It has a lease, transactions and a
     connection of its own, so that neither counting waits for it nor a broker that does not answer for anything else.
-    `clock_s` is monotonic.
+    At most `at_once` documents are published in one turn. `clock_s` is monotonic.
     """
 
     publications: Publications
@@ -108,6 +107,7 @@ class ScoredOutput:
     open_topic: Callable[[], MessageTopic]
     metrics: Metrics
     wall_ms: Callable[[], int]
+    at_once: int = 1_000
     clock_s: Callable[[], float] = time.monotonic
     _topic: MessageTopic | None = None
     _begun: bool = False
@@ -144,7 +144,7 @@ class ScoredOutput:
         if not self.lease.held and not self.lease.acquire():
             self._show(None, 0)
             return False
-        pending = self.publications.pending(_AT_ONCE)
+        pending = self.publications.pending(self.at_once)
         self._show(pending.documents[0].received_ms if pending.documents else None, pending.waiting)
         if pending.waiting == 0:
             self._renew()

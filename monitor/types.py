@@ -437,4 +437,4 @@ class Readings(Protocol):
         """Distinct sources of the documents (stories and copies) that the window counts."""
 
     def stories(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
-        """The stories of the documents that the window counts: negative ones first, then those with most documents, the earliest."""
+        """The stories of these documents: negative ones first, then those with most documents, then the earliest."""

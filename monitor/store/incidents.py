@@ -44,7 +44,10 @@ class Incidents:
         with reading(self._engine) as connection:
             rows = connection.execute(select(event_report).order_by(event_report.c.id)).all()
         return [
-            (row.id, Report(row.at_ms, row.entity, row.category, row.severity, row.story_id, row.document_key, row.source, row.headline))
+            (
+                row.id,
+                Report(row.at_ms, row.entity, row.category, row.severity, row.story_id, row.document_key, row.source, row.headline),
+            )
             for row in rows
         ]
 
@@ -81,10 +84,8 @@ class Incidents:
             row = connection.execute(select(incident).where(incident.c.incident_id == incident_id)).one_or_none()
         return None if row is None else _incident(row)
 
-    def incidents(
-        self, kind: RuleKind | None = None, *, since_ms: int | None = None, limit: int | None = None
-    ) -> list[Incident]:
-        """Incidents, the newest first; only of one kind, and only those that were open at `since_ms` or later, where these are given."""
+    def incidents(self, kind: RuleKind | None = None, *, since_ms: int | None = None, limit: int | None = None) -> list[Incident]:
+        """Incidents, the newest first; where these are given, only of one kind, and only those open at `since_ms` or later."""
         statement = select(incident).order_by(incident.c.opened_at_ms.desc(), incident.c.incident_id).limit(limit)
         if kind is not None:
             statement = statement.where(incident.c.decided_by == str(kind))

@@ -9,14 +9,15 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, Select, func, insert, literal, select, tuple_, update
 from sqlalchemy.sql.functions import count
 from sqlalchemy.sql.functions import sum as sum_of
 
 from monitor.errors import Fenced
+from monitor.history import HOUR_MS
 from monitor.sources.protocol import Interruption
 from monitor.store.engine import database_ms, reading, writing
 from monitor.store.lease import Lease
@@ -35,11 +36,9 @@ from monitor.store.schema import (
     tally,
 )
 from monitor.stories import Placed, Placement, Standing, Story
-from monitor.history import HOUR_MS
 from monitor.types import Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, StoryView, Turn
 from monitor.watermark import Progress, Quiet
 
-_Columns = TypeVar("_Columns", bound=tuple[Any, ...])
 _KEYS_A_QUERY: Final = 500  # SQLite's oldest limit on parameters is 999
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Scored)
@@ -237,7 +236,7 @@ class Ledger:
                 yield _bucket(row)
 
     def hours(self, since_ms: int) -> Iterator[Bucket]:
-        """The buckets from `since_ms` on, added up by hour over all partitions: a bucket for each hour and series, of no partition."""
+        """The buckets from `since_ms` on, added up: one for each hour and series, of no partition."""
         hour_ms = (bucket.c.minute_ms - bucket.c.minute_ms % HOUR_MS).label("minute_ms")
         sums = [sum_of(bucket.c[name]).label(name) for name in _COUNT_COLUMNS]
         statement = (
@@ -285,7 +284,7 @@ def placed_so_far(connection: Connection) -> int:
     return int(connection.execute(select(placed)).scalar_one())
 
 
-def _of_window(statement: Select[_Columns], series: Series, from_ms: int, until_ms: int) -> Select[_Columns]:
+def _of_window(statement: Select[Any], series: Series, from_ms: int, until_ms: int) -> Select[Any]:
     """Of the documents only those that count in [from_ms, until_ms) of a series."""
     statement = statement.where(
         document.c.received_ms >= from_ms,

@@ -31,7 +31,7 @@ def _wait_for_turns(connection: Connection) -> None:
 def _hear_of_events(connection: Connection) -> None:
     """From 3 to 4: documents tell severe events, the rules hear of them, and incidents keep what they were decided from.
 
-    And documents are numbered as they are placed, for who publishes them in that order. Those that are there already have no number.
+    And documents are numbered as they are placed, for who publishes them in that order; those that are there have no number.
     """
     for table in (publication, event_report):
         _create(connection, table)

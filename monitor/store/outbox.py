@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, exists, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, exists, or_, select, update
 from sqlalchemy.sql.functions import count
 from sqlalchemy.sql.functions import min as minimum
 
-from alerts.types import Attempt, Delivery, DeliveryStatus
+from alerts.types import Attempt, ChangeKind, Delivery, DeliveryStatus
 from monitor.store.engine import reading, writing
 from monitor.store.rows import upsert
-from monitor.store.schema import delivery, receiver_state
+from monitor.store.schema import delivery, incident, incident_change, receiver_state
 
 _DUE = str(DeliveryStatus.DUE)
 
@@ -91,6 +91,36 @@ class SqlOutbox:
         with writing(self._engine) as connection:
             removed = connection.execute(receiver_state.delete().where(receiver_state.c.receiver == receiver))
         return removed.rowcount > 0
+
+    def standing(self, receiver: str, ended_since_ms: int) -> list[Delivery]:
+        """As `alerts.remind.Standing`: the last message about each open incident, and those that told an end since then."""
+        later = delivery.alias("later")
+        statement = (
+            select(delivery)
+            .join(incident, incident.c.incident_id == delivery.c.incident_id)
+            .join(
+                incident_change,
+                and_(incident_change.c.incident_id == delivery.c.incident_id, incident_change.c.sequence == delivery.c.sequence),
+            )
+            .where(
+                delivery.c.receiver == receiver,
+                or_(
+                    incident.c.resolved_at_ms.is_(None),
+                    and_(incident_change.c.kind == str(ChangeKind.RESOLVED), delivery.c.created_at_ms >= ended_since_ms),
+                ),
+                ~exists().where(
+                    and_(
+                        later.c.receiver == delivery.c.receiver,
+                        later.c.incident_id == delivery.c.incident_id,
+                        later.c.sequence > delivery.c.sequence,
+                    )
+                ),
+                ~exists().where(receiver_state.c.receiver == delivery.c.receiver),
+            )
+            .order_by(delivery.c.created_at_ms, delivery.c.delivery_id)
+        )
+        with reading(self._engine) as connection:
+            return [_delivery(row) for row in connection.execute(statement)]
 
     def retry(self, delivery_id: str, at_ms: int) -> bool:
         """Makes an abandoned delivery due again, now; False when there is no such delivery to retry."""

@@ -18,7 +18,7 @@ from alerts.types import (
     Severity,
     ThresholdRule,
 )
-from monitor.types import MINUTE_MS, Count, Metric, Reading, Series, SeriesKind
+from monitor.types import MINUTE_MS, Count, Metric, Reading, Series, SeriesKind, StoryView
 
 HALDEN = Series(SeriesKind.ENTITY, "halden-bank")
 NORDIA = Series(SeriesKind.ENTITY, "nordia")
@@ -98,6 +98,9 @@ class FakeReadings:
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         self.asked.append(("sources", series))
         return self.source_numbers.get(series, 9)
+
+    def stories(self, series: Series, window_ms: int, until_ms: int) -> list[StoryView]:
+        return []
 
 
 @dataclass

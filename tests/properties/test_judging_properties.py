@@ -48,6 +48,9 @@ class Sources:
     def sources(self, series, window_ms, until_ms):
         return 5
 
+    def story_views(self, series, window_ms, until_ms):
+        return []
+
 
 @dataclass
 class Saved:

@@ -50,10 +50,9 @@ FEW_RULES: Final = [{**RULES[0], "level": 8, "clear_level": 3}]
 class Instance(Bellwether):
     """One instance, which may have a fault built in."""
 
-    def begin(self, fault: Fault | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """Starts it, with a fault built in or without."""
-        variables = {**(environment or {}), **(fault.environment() if fault else {})}
-        self.process = Process(self.config, self.folder / "bellwether.log", variables)
+    def begin(self, fault: Fault | None = None, limits: Mapping[str, float] | None = None) -> None:
+        """Starts it, with a fault built in or without, and with other limits than the product's."""
+        self.process = Process(self.config, self.folder / "bellwether.log", fault, limits or {})
         RUNNING.append(self.process)
 
     @property

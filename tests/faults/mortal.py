@@ -1,11 +1,8 @@
-"""The daemon, with one fault built in: `bellwether run` in a process of its own, but for what FAULT says.
-
-`BELLWETHER_TEST_FAULT=POINT:NUMBER:DEED` does the deed when the point is passed for the NUMBERth time: "kill" ends the process as
-kill -9 does, "stop" stalls it as kill -STOP does, and a number of seconds holds the thread for so long.
-"""
+"""The daemon in a process of its own: `bellwether run`, but for one fault that is built in and limits that are shortened."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -30,10 +27,6 @@ from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
 from monitor.store.schema import scored
-
-FAULT: Final = "BELLWETHER_TEST_FAULT"
-STALL_AFTER: Final = "BELLWETHER_TEST_STALL_AFTER_S"
-"""Shortens the time after which the watchdog ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +60,14 @@ POINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens where: at the `passing`th passing of `point`, `deed`."""
+    """What happens where, at the `passing`th passing of `point`.
+
+    The deed "kill" ends the process as kill -9 does, "stop" stalls it as kill -STOP does; a number of seconds holds the thread.
+    """
 
     point: str
     passing: int = 1
     deed: str = "kill"
-
-    def environment(self) -> dict[str, str]:
-        """How the daemon hears of it."""
-        return {FAULT: f"{self.point}:{self.passing}:{self.deed}"}
 
 
 def build_in(fault: Fault) -> None:
@@ -117,17 +109,20 @@ def _do(fault: Fault) -> None:
         time.sleep(float(fault.deed))
 
 
-def live(config: str, log: str, environment: Mapping[str, str]) -> None:
-    """Is `bellwether run -c CONFIG` from here to the end of this process, which writes to the file `log`."""
+def live(config: str, log: str, fault: Fault | None, limits: Mapping[str, float]) -> None:
+    """Is `bellwether run -c CONFIG` from here to the end of this process, which writes to the file `log`.
+
+    `limits` are constants of the product by their full name, with the value that they have here: nobody tests for minutes.
+    """
     with Path(log).open("ab") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
-    os.environ.update(environment)
-    if given := os.environ.get(FAULT):
-        name, passing, deed = given.split(":")
-        build_in(Fault(name, int(passing), deed))
-    if limit := os.environ.get(STALL_AFTER):
-        monitor.daemon.STALL_AFTER_S = float(limit)  # type: ignore[misc]
+    for name, value in limits.items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), constant), name
+        setattr(importlib.import_module(module), constant, value)
+    if fault is not None:
+        build_in(fault)
     sys.argv = ["bellwether", "run", "-c", config]
     main()
 
@@ -135,8 +130,8 @@ def live(config: str, log: str, environment: Mapping[str, str]) -> None:
 class Process:
     """A daemon in a process of its own, forked from one that has imported everything: it starts at once."""
 
-    def __init__(self, config: Path, log: Path, environment: Mapping[str, str]) -> None:
-        self._process = _CONTEXT.Process(target=live, args=(str(config), str(log), dict(environment)))
+    def __init__(self, config: Path, log: Path, fault: Fault | None, limits: Mapping[str, float]) -> None:
+        self._process = _CONTEXT.Process(target=live, args=(str(config), str(log), fault, dict(limits)))
         self._process.start()
 
     @property

@@ -1,0 +1,454 @@
+"""Instances under random faults for a long time in, a table of what was lost, doubled and told otherwise out.
+
+`python -m tests.faults.soak [--seed N] [--kills N] [--families NAME ...] [--records N] [--json FILE]`. The seed is printed; with it
+and `--families` a part is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kafka.admin import NewPartitions
+from kafka.errors import TopicAlreadyExistsError
+
+from monitor.types import MINUTE_MS
+from tests.end_to_end.processes import RUNNING, until
+from tests.end_to_end.stream import Line, stream
+from tests.faults.brokers import ProxiedKafka, proxied_kafka
+from tests.faults.cluster import LEASE_S, OPENED, SESSION_S, Cluster, Instance, new_topic, send, until_told
+from tests.faults.mortal import POINTS, Fault
+from tests.faults.oracles import (
+    Told,
+    alert_truth,
+    books,
+    clean_log,
+    conservation,
+    consumed,
+    delivery_truth,
+    recovery_s,
+    told,
+)
+from tests.faults.proxy import Proxy
+from tests.postgres.server import LocalPostgres
+from tests.postgres.server import start_local as start_postgres
+from tests.receiver import Receiver, receiving
+
+PARTITIONS: Final = 6
+INSTANCES: Final = 3
+KILLS_A_RUN: Final = 25
+PAUSE_MS: Final = 30 * MINUTE_MS
+"""So much stream time lies between what is read during the faults and what is published when they are over: the wall clock may
+carry stream time on while nothing comes, and must not overtake what comes next."""
+
+
+@dataclass
+class Run:
+    """What one storm did and what it left."""
+
+    family: str
+    number: int
+    faults: Counter[str] = field(default_factory=Counter)
+    met_records: int = 0
+    lost: int = 0
+    doubled: int = 0
+    recovery_s: float | None = None
+    told_s: float = 0.0
+    seconds: float = 0.0
+    incidents: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The broker with its proxy and the database, which storms may stop and must start again."""
+
+    kafka: ProxiedKafka
+    proxy: Proxy
+    postgres: LocalPostgres
+
+
+@dataclass
+class Storm:
+    """One cluster in the middle of its faults."""
+
+    servers: Servers
+    cluster: Cluster
+    instances: list[Instance]
+    early: Sequence[Line]
+    chance: random.Random
+    run: Run
+    kills: int
+    read: Callable[[], int]
+
+    def fault(self, name: str) -> None:
+        """Notes a fault, and whether there was something to read when it happened."""
+        self.run.faults[name] += 1
+        self.run.met_records += self.read() < len(self.early)
+
+
+# --- the faults --------------------------------------------------------------------------------
+
+
+def kill(storm: Storm) -> None:
+    """Family 1: kill -9 at random times and at named points, all instances at once, each started again at once."""
+    plans = {}
+    for one in storm.instances:
+        plans[one.folder] = _plan(storm, one)
+    while storm.run.faults.total() < storm.kills:
+        time.sleep(0.05)
+        for one in storm.instances:
+            point, limit_s = plans[one.folder]
+            if one.ended is None and time.monotonic() < limit_s:
+                continue
+            if one.ended is None:
+                one.kill()
+                point = "at a random time"
+            elif one.ended != -signal.SIGKILL:
+                storm.run.wrong.append(f"{one.folder.name} ended by itself with {one.ended}")
+            storm.fault(point)
+            plans[one.folder] = _plan(storm, one)
+    for one in storm.instances:
+        _renew(one)
+
+
+def _plan(storm: Storm, one: Instance) -> tuple[str, float]:
+    """Starts an instance that dies; where, and when at the latest."""
+    chance = storm.chance
+    if one.process is not None and one.ended is None:
+        one.kill()
+    if chance.random() < 0.65:
+        point = chance.choice(list(POINTS))
+        one.begin(Fault(point, chance.choice((1, 1, 2, 5))))
+        return point, time.monotonic() + chance.uniform(6, 14)
+    one.begin()
+    return "at a random time", time.monotonic() + chance.uniform(0.5, 9)
+
+
+def _renew(one: Instance) -> None:
+    """Lets an instance without a fault follow one with."""
+    one.kill()
+    one.begin()
+
+
+def stall(storm: Storm) -> None:
+    """Family 2: SIGSTOP for longer than session and lease last."""
+    for _ in range(3):
+        time.sleep(storm.chance.uniform(0.5, 3))
+        one = storm.chance.choice(storm.instances)
+        storm.fault("stall")
+        one.process.send_signal(signal.SIGSTOP)
+        time.sleep(max(SESSION_S, LEASE_S) + 3)
+        one.process.send_signal(signal.SIGCONT)
+
+
+def broker(storm: Storm) -> None:
+    """Family 4: the broker is stopped or killed, and started again."""
+    for number in range(3):
+        time.sleep(storm.chance.uniform(1, 4))
+        storm.fault("broker killed" if number % 2 else "broker stopped")
+        (storm.servers.kafka.kill if number % 2 else storm.servers.kafka.stop)()
+        time.sleep(storm.chance.uniform(0, 12))
+        storm.servers.kafka.start()
+
+
+def network(storm: Storm) -> None:
+    """Family 5: what can happen to the connections between instances and broker."""
+    proxy = storm.servers.proxy
+    deeds: list[tuple[str, Callable[[], None], float]] = [
+        ("reset", proxy.reset, 0.5),
+        ("half open", proxy.half_open, 3),
+        ("black hole", proxy.black_hole, 10),
+        ("answers lost", proxy.swallow_answers, 10),
+        ("requests lost", proxy.swallow_requests, 5),
+        ("refused", lambda: (proxy.refuse(), proxy.reset())[0], 6),
+        ("two seconds late", lambda: setattr(proxy, "latency_s", 2.0), 12),
+    ]
+    storm.chance.shuffle(deeds)
+    for name, deed, lasts_s in deeds:
+        time.sleep(storm.chance.uniform(0.5, 3))
+        storm.fault(name)
+        deed()
+        time.sleep(lasts_s)
+        proxy.heal()
+
+
+def growth(storm: Storm) -> None:
+    """Family 6: partitions are added while the topic is read."""
+    time.sleep(3)
+    storm.fault("partitions added")
+    admin = storm.servers.kafka.admin()
+    admin.create_partitions({storm.cluster.topic: NewPartitions(2 * PARTITIONS)})
+    admin.close()
+
+
+def recreation(storm: Storm) -> None:
+    """Family 6: the topic is deleted when all was read, and made anew under its name."""
+    until(lambda: storm.read() >= len(storm.early), 240, "all saved before the topic is deleted")
+    storm.fault("topic recreated")
+    kafka, topic = storm.servers.kafka, storm.cluster.topic
+    kafka.delete_topic(topic)
+    until(lambda: _made(kafka, topic), 60, "the topic made anew")
+
+
+def _made(kafka: ProxiedKafka, topic: str) -> bool:
+    """Whether the topic is there again; the deletion of the old one takes its time."""
+    try:
+        kafka.create_topic(topic, partitions=PARTITIONS, config={"retention.ms": "-1"})
+    except TopicAlreadyExistsError:
+        time.sleep(0.2)
+        return False
+    return True
+
+
+def database(storm: Storm) -> None:
+    """Family 10: PostgreSQL is stopped or killed, and started again."""
+    for number in range(4):
+        time.sleep(storm.chance.uniform(1, 4))
+        storm.fault("database killed" if number % 2 else "database stopped")
+        (storm.servers.postgres.kill if number % 2 else storm.servers.postgres.stop)()
+        time.sleep(storm.chance.uniform(0, 8))
+        storm.servers.postgres.start()
+
+
+def scale(storm: Storm) -> None:
+    """Family 11: one instance, eight, one."""
+    for one in storm.instances[1:]:
+        one.kill()
+    more = [storm.cluster.instance(f"more-{number}") for number in range(7)]
+    storm.fault("to eight")
+    for one in more:
+        one.begin()
+        time.sleep(storm.chance.uniform(0, 0.5))
+    until(lambda: all(one.events("daemon.started") for one in more), 120, "eight instances")
+    time.sleep(storm.chance.uniform(2, 8))
+    storm.fault("to one")
+    for number, one in enumerate(more):
+        one.kill() if number % 2 else one.process.send_signal(signal.SIGTERM)
+    for one in more:
+        one.until_ended()
+    storm.instances[:] = storm.instances[:1]
+
+
+FAMILIES: Final[dict[str, Callable[[Storm], None]]] = {
+    "1 kill -9": kill,
+    "2 stalled": stall,
+    "4 broker": broker,
+    "5 network": network,
+    "6 partitions added": growth,
+    "6 topic recreated": recreation,
+    "10 database": database,
+    "11 scale 1-8-1": scale,
+}
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def split(number: int) -> tuple[list[Line], list[Line]]:
+    """The lines that are there during the faults, and those that come after, when a pause of stream time has passed."""
+    lines = list(stream(number))
+    cut = number * 85 // 100
+    resume_ms = lines[cut].time_ms + PAUSE_MS
+    late = [line for line in lines if line.time_ms >= resume_ms]
+    # A repetition must repeat something that was published.
+    while late[0].outcome != "counted":
+        late.pop(0)
+    return lines[:cut], late
+
+
+def run_once(run: Run, servers: Servers, folder: Path, parts: tuple[list[Line], list[Line]], truth: Told, options: Options) -> None:
+    """One cluster through one storm; `run` says afterwards what came of it."""
+    early, late = parts
+    begun_s = time.monotonic()
+    with receiving() as receiver, _everything_ended():
+        bootstrap = servers.kafka.proxied_bootstrap if run.family.startswith("5") else servers.kafka.bootstrap
+        cluster = Cluster(
+            folder,
+            bootstrap,
+            new_topic(servers.kafka, PARTITIONS),
+            servers.postgres.create_database(),
+            receiver.url,
+            batch=options.batch,
+        )
+        send(servers.kafka, cluster.topic, early)
+        engine = cluster.engine()
+        # Two of them have a fixed place in the group, so that both ways to come back are met.
+        instances = [cluster.instance(f"instance-{number}", static=number > 0) for number in range(INSTANCES)]
+        for one in instances:
+            one.begin()
+        until(lambda: consumed(engine) > 0, 120, "the first records saved")
+        storm = Storm(servers, cluster, instances, early, options.chance, run, options.kills, lambda: consumed(engine))
+        FAMILIES[run.family](storm)
+        run.recovery_s = recovery_s(lambda: consumed(engine), 180) if consumed(engine) < len(early) else None
+        until(lambda: consumed(engine) >= len(early), 240, "all saved that was there during the faults")
+        send(servers.kafka, cluster.topic, late)
+        if run.recovery_s is None:
+            run.recovery_s = recovery_s(lambda: consumed(engine), 180)
+        told_from_s = time.monotonic()
+        until_told(engine, [*early, *late], 240)
+        run.told_s = time.monotonic() - told_from_s
+        for one in storm.instances:
+            code = one.terminate()
+            if code != 0:
+                run.wrong.append(f"{one.folder.name} ended with {code}")
+        _judge(run, cluster, [*early, *late], truth, receiver)
+    run.seconds = time.monotonic() - begun_s
+
+
+def _judge(run: Run, cluster: Cluster, lines: Sequence[Line], truth: Told, receiver: Receiver) -> None:
+    engine = cluster.engine()
+    outcomes = Counter(line.outcome for line in lines)
+    held = books(engine)
+    run.lost, run.doubled = held.lost(outcomes), held.doubled(outcomes)
+    run.wrong += conservation(engine, lines)
+    found = told(engine)
+    run.incidents = len(found.incidents)
+    run.wrong += alert_truth(truth, found)
+    run.wrong += delivery_truth(truth, receiver.received, receiver.unverified)
+    for log in sorted(cluster.folder.glob("*/bellwether.log")):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        run.wrong += [f"{log.parent.name}: {fault}" for fault in clean_log(text, ended_at_once=True)]
+
+
+@contextmanager
+def _everything_ended() -> Iterator[None]:
+    """Whatever happens, no instance outlives its run, and no connection."""
+    try:
+        yield
+    finally:
+        while RUNNING:
+            process = RUNNING.pop()
+            process.kill()
+            process.wait()
+        while OPENED:
+            OPENED.pop().dispose()
+
+
+def find_truth(servers: Servers, folder: Path, lines: Sequence[Line]) -> Told:
+    """What one instance on Kafka and PostgreSQL tells that nothing happens to."""
+    with receiving() as receiver, _everything_ended():
+        topic = new_topic(servers.kafka, PARTITIONS)
+        cluster = Cluster(folder, servers.kafka.bootstrap, topic, servers.postgres.create_database(), receiver.url)
+        send(servers.kafka, topic, lines)
+        calm = cluster.instance("calm")
+        calm.begin()
+        engine = cluster.engine()
+        until_told(engine, lines, 240)
+        assert calm.terminate() == 0, calm.log[-3000:]
+        assert conservation(engine, lines) == []
+        return told(engine)
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    seed: int
+    chance: random.Random
+    kills: int
+    batch: int
+
+
+def table(runs: Sequence[Run]) -> str:
+    """The runs by family, as a table of Markdown."""
+    lines = [
+        "| family | runs | faults | of them with records unread | lost | doubled | recovery s, median/max | incidents equal |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for family in dict.fromkeys(run.family for run in runs):
+        own = [run for run in runs if run.family == family]
+        times = [run.recovery_s for run in own if run.recovery_s is not None]
+        shown = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
+        equal = sum(not run.wrong for run in own)
+        lines.append(
+            f"| {family} | {len(own)} | {sum(run.faults.total() for run in own)} | {sum(run.met_records for run in own)} "
+            f"| {sum(run.lost for run in own)} | {sum(run.doubled for run in own)} | {shown} | {equal} of {len(own)} |"
+        )
+    return "\n".join(lines)
+
+
+def points(runs: Sequence[Run]) -> str:
+    """How often each fault was met, as a table of Markdown."""
+    met: Counter[str] = Counter()
+    for run in runs:
+        met.update(run.faults)
+    return "\n".join(["| fault | times |", "|---|---|", *(f"| {name} | {number} |" for name, number in sorted(met.items()))])
+
+
+def soak(names: Sequence[str], kills: int, records: int, options: Options, show: Callable[[str], None] = print) -> list[Run]:
+    """Every family once, and kills until there were `kills`."""
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory(prefix="soak-") as name, proxied_kafka(Path(name) / "kafka") as (kafka, proxy):
+        # PostgreSQL runs as another user than root.
+        Path(name).chmod(0o755)
+        postgres = start_postgres(Path(name) / "postgres")
+        try:
+            servers = Servers(kafka, proxy, postgres)
+            parts = split(records)
+            truth = find_truth(servers, Path(name) / "calm", [*parts[0], *parts[1]])
+            show(f"seed {options.seed}; {len(truth.incidents)} incidents, {len(truth.changes)} changes are the truth")
+            for family in names:
+                wanted = -(-kills // options.kills) if FAMILIES[family] is kill else 1
+                for number in range(wanted):
+                    run = Run(family, number)
+                    runs.append(run)
+                    try:
+                        run_once(run, servers, Path(name) / f"run-{len(runs)}", parts, truth, options)
+                    except AssertionError as error:
+                        run.wrong.append(f"the run broke off: {error}")
+                        _mend(servers)
+                    show(
+                        f"{family} #{number}: {run.faults.total()} faults, {run.lost} lost, {run.doubled} doubled, "
+                        f"{run.seconds:.0f} s{''.join(f'{os.linesep}    {fault}' for fault in run.wrong[:8])}"
+                    )
+        finally:
+            postgres.kill()
+    return runs
+
+
+def _mend(servers: Servers) -> None:
+    """Whatever a run that broke off has left stopped is started."""
+    servers.proxy.heal()
+    if servers.kafka.process is None:
+        servers.kafka.start()
+    if servers.postgres.process is None:
+        servers.postgres.start()
+
+
+def main() -> int:
+    """0 when nothing was lost, doubled or told otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1, 10**9))
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--families", nargs="*", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--records", type=int, default=12_000)
+    parser.add_argument("--batch", type=int, default=16, help="documents a batch: small ones make many transactions to die in")
+    parser.add_argument("--json", type=Path, default=Path("soak.json"))
+    given = parser.parse_args()
+    print(f"--seed {given.seed} repeats it", flush=True)
+    options = Options(given.seed, random.Random(given.seed), min(KILLS_A_RUN, given.kills), given.batch)
+    runs = soak(given.families, given.kills, given.records, options, lambda line: print(line, flush=True))
+    print(table(runs), points(runs), sep="\n\n")
+    given.json.write_text(json.dumps({"seed": given.seed, "runs": [asdict(run) for run in runs]}, indent=1), encoding="utf-8")
+    return int(any(run.wrong for run in runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

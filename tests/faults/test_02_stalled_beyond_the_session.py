@@ -1,0 +1,66 @@
+"""Family 2: SIGSTOP for longer than session and lease last, then SIGCONT: the database refuses what the zombie writes."""
+
+import signal
+
+import pytest
+
+from tests.end_to_end.processes import until
+from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.mortal import Fault
+from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, told
+
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("fault", "refused"),
+    [
+        pytest.param(Fault("after-classify", 3, "stop"), "claim.lost", id="a reader with a batch in hand"),
+        pytest.param(Fault("before-a-settle", 2, "stop"), "leader.deposed", id="a leader about to settle"),
+    ],
+)
+def test_what_a_zombie_writes_is_refused(tmp_path, kafka, postgres, news, fault, refused):
+    """Line: zombie writes; the fence must refuse them, those of a reader and those of a leader."""
+    cluster = Cluster(
+        tmp_path, kafka.bootstrap, new_topic(kafka, 3), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=8
+    )
+    send(kafka, cluster.topic, news.lines)
+    engine = cluster.engine()
+    zombie, heir = cluster.instance("zombie"), cluster.instance("heir")
+    zombie.begin(fault)
+    until(lambda: zombie.events("fault.reached"), 60, "the fault")
+    until(lambda: zombie.stalled, 10, "the stall")
+    assert consumed(engine) < len(news.lines)
+    heir.begin()
+    until(lambda: heir.events("partitions.claimed"), 60, "the partitions of the zombie claimed")
+    until(lambda: heir.events("leader.elected"), 60, "the zombie's lead taken over")
+    until(lambda: consumed(engine) == len(news.lines), 60, "everything read by the heir")
+    zombie.process.send_signal(signal.SIGCONT)
+    until(lambda: zombie.events(refused), 30, f"{refused}: the zombie's write was not refused")
+    until_told(engine, news.lines)
+    assert [one.terminate() for one in (zombie, heir)] == [0, 0]
+    assert conservation(engine, news.lines) == []
+    assert alert_truth(news.told, told(engine)) == []
+    assert clean_log(zombie.log + heir.log) == []
+
+
+def test_a_zombie_in_the_middle_of_a_transaction_keeps_nobody_waiting_for_ever(tmp_path, kafka, postgres, news):
+    """Line: the same with the partition's row locked; the database ends the idle transaction after its time."""
+    cluster = Cluster(
+        tmp_path, kafka.bootstrap, new_topic(kafka, 1), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=8
+    )
+    send(kafka, cluster.topic, news.lines)
+    engine = cluster.engine()
+    zombie, heir = cluster.instance("zombie"), cluster.instance("heir")
+    limits = {"monitor.store.engine._STATEMENT_TIMEOUT_MS": 12_000, "monitor.store.engine._BUSY_TIMEOUT_MS": 4_000}
+    zombie.begin(Fault("inside-the-transaction", 3, "stop"), limits)
+    until(lambda: zombie.events("fault.reached"), 60, "the fault")
+    heir.begin(limits=limits)
+    # The heir says that it waits, and keeps its place in the group.
+    until(lambda: heir.events("store.unavailable"), 60, "the heir waits")
+    until(lambda: heir.events("partitions.claimed"), 90, "the partition claimed")
+    zombie.process.send_signal(signal.SIGCONT)
+    until_told(engine, news.lines)
+    assert [one.terminate() for one in (zombie, heir)] == [0, 0]
+    assert conservation(engine, news.lines) == []
+    assert alert_truth(news.told, told(engine)) == []

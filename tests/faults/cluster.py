@@ -121,9 +121,9 @@ def until_told(engine: Engine, lines: Sequence[Line], wait_s: float = 120.0, *, 
     """Returns when all of `lines` but those that are `gone` are saved, placed, judged and delivered."""
     last_ms = max(line.time_ms for line in lines) // MINUTE_MS * MINUTE_MS
     until(lambda: consumed(engine) >= len(lines) - gone, wait_s, f"all of {len(lines)} records saved")
-    until(lambda: not rows(engine, scored), 60, "every document placed")
-    until(lambda: (Incidents(engine).evaluated_until_ms() or 0) >= last_ms, 60, "the last minute judged")
-    until(lambda: SqlOutbox(engine).waiting() == 0, 90, "the outbox empty")
+    until(lambda: not rows(engine, scored), wait_s, "every document placed")
+    until(lambda: (Incidents(engine).evaluated_until_ms() or 0) >= last_ms, wait_s, "the last minute judged")
+    until(lambda: SqlOutbox(engine).waiting() == 0, wait_s, "the outbox empty")
 
 
 def send(kafka: Kafka, topic: str, lines: Sequence[Line]) -> None:

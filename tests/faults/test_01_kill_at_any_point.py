@@ -1,6 +1,5 @@
 """Family 1: kill -9 between any two steps of the path."""
 
-import os
 import random
 import signal
 import time
@@ -8,7 +7,7 @@ import time
 import pytest
 
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, end_the_lease, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, SEED, WAIT_S, Cluster, end_the_lease, new_topic, send, until_told
 from tests.faults.mortal import Fault
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, delivery_truth, told
 from tests.receiver import receiving
@@ -46,7 +45,7 @@ def test_a_reader_killed_at_every_step_loses_and_doubles_nothing(tmp_path, kafka
     victim = cluster.instance("victim", static=True, kafka={"max_poll_records": 40})
     for fault in OF_A_READER:
         victim.begin(fault)
-        assert victim.until_ended() == -signal.SIGKILL, victim.log[-3000:]
+        assert victim.until_ended(WAIT_S) == -signal.SIGKILL, victim.log[-3000:]
     saved = consumed(engine)
     assert saved < len(news.lines), "the last kills met no record"
     victim.begin()
@@ -69,10 +68,10 @@ def test_a_leader_killed_at_every_step_is_followed_by_one_that_tells_the_same(tm
         for fault in OF_A_LEADER:
             end_the_lease(engine)
             victim.begin(fault)
-            assert victim.until_ended() == -signal.SIGKILL, victim.log[-3000:]
+            assert victim.until_ended(WAIT_S) == -signal.SIGKILL, victim.log[-3000:]
         end_the_lease(engine)
         victim.begin()
-        until(lambda: victim.events("leader.elected"), 60, "a leader")
+        until(lambda: victim.events("leader.elected"), WAIT_S, "a leader")
         until_told(engine, news.lines)
         assert victim.terminate() == 0
     assert conservation(engine, news.lines) == []
@@ -84,9 +83,8 @@ def test_a_leader_killed_at_every_step_is_followed_by_one_that_tells_the_same(tm
 
 def test_kills_at_random_times_lose_and_double_nothing_in_sqlite(tmp_path, kafka, news):
     """Line: random points; the other database, one instance, and what was saved never goes back."""
-    seed = int(os.environ.get("BELLWETHER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
-    print(f"seed {seed}: BELLWETHER_TEST_SEED={seed} repeats it")
-    chance = random.Random(seed)
+    print(f"seed {SEED}: BELLWETHER_TEST_SEED={SEED} repeats it")
+    chance = random.Random(SEED)
     with receiving() as receiver:
         url = f"sqlite:///{tmp_path / 'store.db'}"
         cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 4), url, receiver.url, rules=FEW_RULES, batch=4)
@@ -96,7 +94,7 @@ def test_kills_at_random_times_lose_and_double_nothing_in_sqlite(tmp_path, kafka
         saved = []
         for kill in range(KILLS):
             victim.begin()
-            until(lambda kill=kill: len(victim.events("partitions.claimed")) > kill, 60, "partitions claimed")
+            until(lambda kill=kill: len(victim.events("partitions.claimed")) > kill, WAIT_S, "partitions claimed")
             time.sleep(chance.uniform(0.0, 0.4))
             victim.kill()
             saved.append(consumed(engine))

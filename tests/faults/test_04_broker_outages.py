@@ -3,7 +3,7 @@
 import pytest
 
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, recovery_s, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -19,16 +19,16 @@ def test_a_broker_that_is_away_at_the_start_and_dies_under_load_costs_only_time(
     instances = [cluster.instance(name, kafka={"request_timeout": "8s", "max_poll_records": 20}) for name in ("first", "second")]
     for one in instances:
         one.begin()
-        until(lambda one=one: one.events("source.unavailable"), 60, "it waits for the broker")
+        until(lambda one=one: one.events("source.unavailable"), WAIT_S, "it waits for the broker")
         assert (one.get("/livez")[0], one.get("/readyz")[0]) == (200, 503)
     fresh_kafka.start()
     engine = cluster.engine()
-    recovery_s(lambda: consumed(engine), 60)
+    recovery_s(lambda: consumed(engine), WAIT_S)
     fresh_kafka.kill()
     saved = consumed(engine)
     assert saved < len(news.lines), "the broker was killed too late to matter"
     fresh_kafka.start()
-    recovery_s(lambda: consumed(engine), 60)
+    recovery_s(lambda: consumed(engine), WAIT_S)
     fresh_kafka.restart()
     until_told(engine, news.lines)
     assert [one.terminate() for one in instances] == [0, 0]

@@ -16,7 +16,7 @@ from monitor.errors import SourceError, SourceUnavailable
 from monitor.sources.kafka import KafkaSource
 from tests.end_to_end.processes import until
 from tests.faults.brokers import proxied_kafka
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import clean_log, conservation, consumed
 from tests.kafka.server import USER, VARIABLE, KafkaAbsent
 
@@ -62,7 +62,7 @@ def test_whatever_happens_to_connections_costs_only_time(tmp_path, proxied, post
         sent += len(part)
         time.sleep(lasts_s)
         proxy.heal()
-        until(lambda sent=sent: consumed(engine) == sent, 45, f"all read after fault {place}")
+        until(lambda sent=sent: consumed(engine) == sent, WAIT_S, f"all read after fault {place}")
     assert sent == len(news.lines)
     until_told(engine, news.lines)
     assert daemon.terminate() == 0

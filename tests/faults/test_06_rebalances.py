@@ -9,7 +9,7 @@ from kafka.errors import TopicAlreadyExistsError
 
 from monitor.store.schema import interruption, log_partition
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, rows, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -26,13 +26,13 @@ def test_members_that_flap_during_batches_cost_only_time(tmp_path, kafka, postgr
     steady = cluster.instance("steady", kafka={"max_poll_records": 10})
     flapping = [cluster.instance("dynamic"), cluster.instance("static", static=True)]
     steady.begin()
-    until(lambda: consumed(engine) > 0, 60, "the first records")
+    until(lambda: consumed(engine) > 0, WAIT_S, "the first records")
     moves = 0
     while consumed(engine) < len(news.lines) and moves < 8:
         one = flapping[moves % 2]
         had = len(one.events("partitions.claimed"))
         one.begin()
-        until(lambda one=one, had=had: len(one.events("partitions.claimed")) > had, 30, "its part of the partitions")
+        until(lambda one=one, had=had: len(one.events("partitions.claimed")) > had, WAIT_S, "its part of the partitions")
         if chance.random() < 0.5:
             one.kill()
         else:
@@ -54,11 +54,11 @@ def test_partitions_that_are_added_are_read_from_their_beginning(tmp_path, kafka
     engine = cluster.engine()
     daemon = cluster.instance("daemon")
     daemon.begin()
-    until(lambda: consumed(engine) == half, 60, "the first half")
+    until(lambda: consumed(engine) == half, WAIT_S, "the first half")
     with closing(kafka.admin()) as admin:
         admin.create_partitions({cluster.topic: NewPartitions(5)})
     send(kafka, cluster.topic, news.lines[half:])
-    until(lambda: consumed(engine) == len(news.lines), 40, "the second half, in all partitions")
+    until(lambda: consumed(engine) == len(news.lines), WAIT_S, "the second half, in all partitions")
     assert {row.number for row in rows(engine, log_partition)} == set(range(5))
     until_told(engine, news.lines)
     assert daemon.terminate() == 0
@@ -77,7 +77,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning_and_the_break_is_recorded(
     engine = cluster.engine()
     daemon = cluster.instance("daemon")
     daemon.begin()
-    until(lambda: consumed(engine) == len(first), 60, "the first half")
+    until(lambda: consumed(engine) == len(first), WAIT_S, "the first half")
     ends = {row.number: row.next_offset for row in rows(engine, log_partition)}
     kafka.delete_topic(cluster.topic)
 
@@ -87,9 +87,9 @@ def test_a_topic_made_anew_is_read_from_its_beginning_and_the_break_is_recorded(
         except TopicAlreadyExistsError:
             return None
 
-    until(made_anew, 30, "the topic made anew")
+    until(made_anew, WAIT_S, "the topic made anew")
     send(kafka, cluster.topic, second)
-    until(lambda: consumed(engine) == len(first) + len(second), 60, "the second half")
+    until(lambda: consumed(engine) == len(first) + len(second), WAIT_S, "the second half")
     found = [(row.number, row.kind, row.expected_offset, row.next_offset) for row in rows(engine, interruption)]
     assert sorted(found) == [(number, "replaced", end, 0) for number, end in sorted(ends.items())]
     assert daemon.metrics()['bellwether_source_interruptions_total{kind="replaced"}'] == 2

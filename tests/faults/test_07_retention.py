@@ -4,7 +4,7 @@ import pytest
 
 from monitor.store.schema import interruption, log_partition
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send
 from tests.faults.oracles import balance, consumed, rows
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -17,12 +17,12 @@ def test_what_retention_took_while_nobody_read_is_a_recorded_gap(tmp_path, kafka
     engine = cluster.engine()
     daemon = cluster.instance("daemon", static=True)
     daemon.begin()
-    until(lambda: consumed(engine) == 400, 60, "the first part")
+    until(lambda: consumed(engine) == 400, WAIT_S, "the first part")
     daemon.kill()
     send(kafka, cluster.topic, news.lines[400:800])
     kafka.delete_records(cluster.topic, 550)
     daemon.begin()
-    until(lambda: consumed(engine) == 650, 60, "what is left of the second part")
+    until(lambda: consumed(engine) == 650, WAIT_S, "what is left of the second part")
     (gap,) = rows(engine, interruption)
     assert (gap.kind, gap.expected_offset, gap.next_offset) == ("expired", 400, 550)
     (saved,) = rows(engine, log_partition)

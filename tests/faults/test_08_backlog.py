@@ -6,7 +6,7 @@ import pytest
 
 from tests.end_to_end.processes import until
 from tests.end_to_end.stream import stream
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send
 from tests.faults.oracles import Memory, balance, consumed
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -24,7 +24,7 @@ def test_a_burst_and_a_database_that_stands_still_cost_no_memory(tmp_path, kafka
     daemon = cluster.instance("daemon")
     send(kafka, cluster.topic, lines[:BEFORE])
     daemon.begin()
-    until(lambda: consumed(engine) == BEFORE, 60, "what came before the burst")
+    until(lambda: consumed(engine) == BEFORE, WAIT_S, "what came before the burst")
     memory = Memory(daemon.process.pid)
     memory.look()
     calm_bytes = memory.resident_bytes[0]
@@ -33,7 +33,7 @@ def test_a_burst_and_a_database_that_stands_still_cost_no_memory(tmp_path, kafka
     waits_until_s = time.monotonic() + 4
     until(lambda: memory.look() or time.monotonic() > waits_until_s, 10, "some time without a database")
     fresh_postgres.start()
-    until(lambda: memory.look() or consumed(engine) == len(lines), 90, "the burst read")
+    until(lambda: memory.look() or consumed(engine) == len(lines), WAIT_S, "the burst read")
     assert max(memory.resident_bytes) - calm_bytes < ALLOWED_MEBIBYTES * 1_048_576, memory.resident_bytes
     assert memory.plateau(ALLOWED_MEBIBYTES / 2) == []
     assert daemon.terminate() == 0

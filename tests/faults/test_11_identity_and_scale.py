@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -21,10 +21,10 @@ def test_two_instances_of_one_name_count_nothing_twice(tmp_path, kafka, postgres
     same = {"group_instance_id": "the-only-one", "max_poll_records": 20}
     first, second = cluster.instance("first", kafka=same), cluster.instance("second", kafka=same)
     first.begin()
-    until(lambda: consumed(engine) > 0, 60, "the first records")
+    until(lambda: consumed(engine) > 0, WAIT_S, "the first records")
     second.begin()
-    until(lambda: second.events("partitions.claimed"), 60, "the second has them")
-    until(lambda: first.events("source.unavailable"), 60, "the first knows that it is out")
+    until(lambda: second.events("partitions.claimed"), WAIT_S, "the second has them")
+    until(lambda: first.events("source.unavailable"), WAIT_S, "the first knows that it is out")
     assert first.terminate() == 0
     until_told(engine, news.lines)
     assert second.terminate() == 0
@@ -43,14 +43,14 @@ def test_one_instance_eight_and_one_again_tell_what_one_tells(tmp_path, kafka, p
     one = cluster.instance("one", kafka={"max_poll_records": 10})
     more = [cluster.instance(f"more-{number}", kafka={"max_poll_records": 10}) for number in range(7)]
     one.begin()
-    until(lambda: consumed(engine) > 0, 60, "the first records")
+    until(lambda: consumed(engine) > 0, WAIT_S, "the first records")
     for each in more:
         each.begin()
-    until(lambda: sum(bool(each.events("partitions.claimed")) for each in more) >= 5, 60, "partitions of their own")
+    until(lambda: sum(bool(each.events("partitions.claimed")) for each in more) >= 5, WAIT_S, "partitions of their own")
     for number, each in enumerate(more):
         each.process.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
     for number, each in enumerate(more):
-        assert each.until_ended(60) == (-signal.SIGKILL if number % 2 else 0)
+        assert each.until_ended(WAIT_S) == (-signal.SIGKILL if number % 2 else 0)
     until_told(engine, news.lines)
     assert one.terminate() == 0
     assert conservation(engine, news.lines) == []

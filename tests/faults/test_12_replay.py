@@ -7,7 +7,7 @@ import pytest
 
 from tests.end_to_end.processes import until
 from tests.end_to_end.stream import Line, stamp
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, conservation, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -32,7 +32,7 @@ def test_another_group_on_the_same_database_counts_nothing_again(tmp_path, kafka
     assert alert_truth(news.told, found) == []
     after = second.instance("daemon")
     after.begin()
-    until(lambda: after.events("partitions.claimed"), 60, "partitions claimed by the other group")
+    until(lambda: after.events("partitions.claimed"), WAIT_S, "partitions claimed by the other group")
     send(kafka, topic, [last])
     until_told(engine, [*news.lines, last])
     assert after.terminate() == 0

@@ -48,7 +48,7 @@ types: $(STAMPS)/test
 unit: $(STAMPS)/test $(STAMPS)/encoder
 	$(BIN)/python -m pytest
 
-soak: $(STAMPS)/test ## hours of random faults: kills, stalls, outages of broker, network and database; nothing lost, nothing doubled
+soak: $(STAMPS)/test ## instances under random kills, stalls and outages: nothing may be lost, doubled or told otherwise
 	$(BIN)/python -m tests.faults.soak
 
 clean: ## forget the virtualenv and all that was fetched

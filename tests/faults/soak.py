@@ -453,7 +453,7 @@ def main() -> int:
     parser.add_argument("--families", nargs="*", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--records", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=16, help="documents a batch: small ones make many transactions to die in")
-    parser.add_argument("--json", type=Path, default=Path("soak.json"))
+    parser.add_argument("--json", type=Path, default=Path(".make/soak.json"))
     given = parser.parse_args()
     print(f"--seed {given.seed} repeats it", flush=True)
     options = Options(given.seed, random.Random(given.seed), min(KILLS_A_RUN, given.kills), given.batch)

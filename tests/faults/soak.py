@@ -51,6 +51,7 @@ from tests.receiver import Receiver, receiving
 PARTITIONS: Final = 6
 INSTANCES: Final = 3
 KILLS_A_RUN: Final = 40
+_LOOK_S: Final = 0.2
 PATIENCE_S: Final = 900.0
 """Nothing takes so long unless it never comes; a busy machine may take a while."""
 PAUSE_MS: Final = 30 * MINUTE_MS
@@ -122,37 +123,63 @@ class Storm:
 
 def kill(storm: Storm) -> None:
     """Family 1: kill -9 at random times and at named points, all instances at once, each started again at once."""
-    plans = {}
-    for one in storm.instances:
-        plans[one.folder] = _plan(storm, one)
+    plans = {one.folder: _plan(storm, one) for one in storm.instances}
     while storm.run.faults.total() < storm.kills:
-        time.sleep(0.05)
+        time.sleep(_LOOK_S)
         for one in storm.instances:
-            point, limit_s = plans[one.folder]
-            if one.ended is None and time.monotonic() < limit_s:
+            plan = plans[one.folder]
+            if one.ended is None and not plan.is_due(one):
                 continue
             if one.ended is None:
                 one.kill()
-                point = "at a random time"
-            elif one.ended != -signal.SIGKILL:
+                storm.fault("at a random time")
+            elif one.ended == -signal.SIGKILL:
+                storm.fault(plan.point)
+            else:
                 storm.run.wrong.append(f"{one.folder.name} ended by itself with {one.ended}")
-            storm.fault(point)
             plans[one.folder] = _plan(storm, one)
     for one in storm.instances:
         _renew(one)
 
 
-def _plan(storm: Storm, one: Instance) -> tuple[str, float]:
-    """Starts an instance that dies; where, and when at the latest."""
+@dataclass
+class Plan:
+    """How an instance dies: at a point, or else `after_claim_s` seconds after it had partitions, or `limit_s` at the latest."""
+
+    point: str
+    after_claim_s: float
+    claims: int
+    limit_s: float
+
+    def is_due(self, one: Instance) -> bool:
+        """Whether its time has come."""
+        now_s = time.monotonic()
+        if _claims(one) > self.claims:
+            # From the claim on it reads: a slow start must not use up the time in which there is something to lose.
+            self.claims = sys.maxsize
+            self.limit_s = now_s + self.after_claim_s
+        return now_s >= self.limit_s
+
+
+def _claims(one: Instance) -> int:
+    return one.log.count('"partitions.claimed"')
+
+
+def _plan(storm: Storm, one: Instance) -> Plan:
+    """Starts an instance that is to die; how."""
     chance = storm.chance
     if one.process is not None and one.ended is None:
         one.kill()
-    if chance.random() < 0.65:
+    claims, now_s = _claims(one), time.monotonic()
+    draw = chance.random()
+    if draw < 0.6:
         point = chance.choice(list(POINTS))
         one.begin(Fault(point, chance.choice((1, 1, 2, 5))))
-        return point, time.monotonic() + chance.uniform(10, 30)
+        return Plan(point, chance.uniform(5, 20), claims, now_s + 60)
     one.begin()
-    return "at a random time", time.monotonic() + chance.uniform(0.5, 15)
+    # One in ten dies somewhere in its start.
+    limit_s = chance.uniform(0.5, 10) if draw > 0.9 else 60
+    return Plan("at a random time", chance.uniform(0, 6), claims, now_s + limit_s)
 
 
 def _renew(one: Instance) -> None:

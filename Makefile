@@ -48,5 +48,8 @@ types: $(STAMPS)/test
 unit: $(STAMPS)/test $(STAMPS)/encoder
 	$(BIN)/python -m pytest
 
+soak: $(STAMPS)/test ## instances under random kills, stalls and outages: nothing may be lost, doubled or told otherwise
+	$(BIN)/python -m tests.faults.soak
+
 clean: ## forget the virtualenv and all that was fetched
 	rm -rf $(VENV) $(STAMPS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

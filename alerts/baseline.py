@@ -303,12 +303,12 @@ def _likeliest_shape(total: Floats, exposure: Floats, mean: float) -> float:
 
     `_START_SHAPE` is believed as if with a standard deviation of a factor e.
     """
-    from scipy.special import gammaln
+    from scipy.special import gammaln, xlogy
 
     likeliest, best = _START_SHAPE, -np.inf
     for shape in _SHAPES:
-        at_rest = np.log(shape / mean / (shape / mean + exposure))
-        likelihood = (gammaln(shape + total) - gammaln(shape) + shape * at_rest + total * np.log1p(-np.exp(at_rest) + 1e-300)).sum()
+        heard = exposure / (shape / mean + exposure)
+        likelihood = (gammaln(shape + total) - gammaln(shape) + shape * np.log1p(-heard) + xlogy(total, heard)).sum()
         belief = -0.5 * np.log(shape / _START_SHAPE) ** 2
         if likelihood + belief > best:
             likeliest, best = shape, likelihood + belief

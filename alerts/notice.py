@@ -26,6 +26,7 @@ VALUE_LENGTH: Final = 200
 HEADLINE_LENGTH: Final = 200
 SOURCES_LENGTH: Final = 120
 MOST_STORIES: Final = 5
+MOST_SOURCES: Final = 5
 INCIDENT_MARK: Final = "{incident_id}"
 """Stands in a console's address for the incident's id."""
 
@@ -114,7 +115,7 @@ def compose(change: IncidentChange, voice: Voice, stories: Sequence[StoryLine] =
         facts=tuple(_facts(change, voice)),
         incident_id=plain_text(incident.incident_id, VALUE_LENGTH),
         words=words,
-        stories=tuple(_bounded(story) for story in told[:MOST_STORIES]),
+        stories=tuple(_bounded(told)),
         link=None if voice.console_url is None else voice.console_url.replace(INCIDENT_MARK, quote(incident.incident_id, safe="")),
     )
 
@@ -145,30 +146,34 @@ def _shorter(notice: Notice) -> Iterator[Notice]:
 
 def _story_lines(incident: Incident) -> list[StoryLine]:
     """The leading stories that an incident keeps as evidence."""
-    return [
-        StoryLine(story["headline"], tuple(story["sources"]), story["copies"]) for story in incident.evidence.get("stories", ())
-    ]
+    kept = incident.evidence.get("stories", ())
+    return [StoryLine(story["headline"], tuple(story["sources"]), story["copies"]) for story in kept]
 
 
-def _bounded(story: StoryLine) -> StoryLine:
-    sources = tuple(plain_text(source, SOURCES_LENGTH) for source in story.sources[:MOST_STORIES])
-    return StoryLine(plain_text(story.headline, HEADLINE_LENGTH), sources, story.copies)
+def _bounded(stories: Sequence[StoryLine]) -> Iterator[StoryLine]:
+    """The first stories that have a headline to show, with the sources that have a name."""
+    for story in stories[:MOST_STORIES]:
+        sources = (plain_text(source, SOURCES_LENGTH) for source in story.sources[:MOST_SOURCES])
+        if headline := plain_text(story.headline, HEADLINE_LENGTH):
+            yield StoryLine(headline, tuple(filter(None, sources)), story.copies)
 
 
 def _display(incident: Incident, words: Phrases) -> str:
     if not incident.series.name:
         return words.all_news
-    return plain_text(incident.display or incident.series.name, VALUE_LENGTH)
+    display = plain_text(incident.display, VALUE_LENGTH) or plain_text(incident.series.name, VALUE_LENGTH)
+    return display or str(incident.series.kind)
 
 
 def _opening(incident: Incident, language: Language) -> str:
     """What the rule says in the language (annotation `summary_zh`, `summary_en`), else in any (`summary`), else the numbers."""
-    written = incident.annotations.get(f"summary_{language}") or incident.annotations.get("summary")
-    if written:
-        return written
-    if language is Language.ENGLISH and incident.summary:
-        return incident.summary
     words = phrases(language)
+    candidates = [incident.annotations.get(f"summary_{language}", ""), incident.annotations.get("summary", "")]
+    if language is Language.ENGLISH:
+        candidates.append(incident.summary)
+    for candidate in candidates:
+        if written := plain_text(candidate, WHY_LENGTH):
+            return written
     display, reading = _display(incident, words), incident.reading
     if reading is None:
         return words.unread.format(display=display, rule=incident.rule)
@@ -189,7 +194,8 @@ def _ending(incident: Incident, words: Phrases) -> str:
 def _facts(change: IncidentChange, voice: Voice) -> Iterator[Fact]:
     incident, words = change.incident, phrases(voice.language)
     yield Fact(words.severity, words.severities[incident.severity])
-    yield Fact(words.rule, plain_text(incident.rule, VALUE_LENGTH))
+    if rule := plain_text(incident.rule, VALUE_LENGTH):
+        yield Fact(words.rule, rule)
     if change.reading is not None:
         yield from _numbers(change.reading, words, voice.timezone)
     yield Fact(words.opened_at, moment_text(incident.opened_at_ms, voice.timezone))

@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
+from pydantic import SecretStr
+
+from alerts.catalogue import Language
+from alerts.channels.alertmanager import AlertmanagerReceiver
+from alerts.channels.dingtalk import DingTalkReceiver
+from alerts.channels.feishu import FeishuReceiver
+from alerts.channels.mail import MailReceiver
+from alerts.channels.pagerduty import PagerDutyReceiver
 from alerts.channels.posting import Endpoint
 from alerts.channels.protocol import Receiver
-from alerts.channels.webhook import WebhookReceiver
+from alerts.channels.slack import SlackReceiver
+from alerts.channels.smtp import MailServer, Security
+from alerts.channels.teams import TeamsReceiver
+from alerts.channels.webhook import BodyFormat, WebhookReceiver
+from alerts.channels.wecom import WeComReceiver
+from alerts.notice import Voice
 from alerts.signature import Secret, read_secrets
 from alerts.types import Rule
 from monitor.classifier.load import check_model
-from monitor.config import ReceiverSettings, Settings, read_secret
+from monitor.config import (
+    AlertmanagerSettings,
+    AnyReceiverSettings,
+    DingTalkSettings,
+    FeishuSettings,
+    MailSettings,
+    PagerDutySettings,
+    PostedReceiverSettings,
+    Settings,
+    SlackSettings,
+    TeamsSettings,
+    WebhookSettings,
+    WeComSettings,
+    read_secret,
+)
 from monitor.errors import ConfigurationError
 from monitor.rules_file import load_rules
 from monitor.watchlist import WatchList, load_watchlist
 
 _Found = TypeVar("_Found")
+
+_CHATS: Final[Mapping[str, Callable[[str, Endpoint, Voice], Receiver]]] = {
+    "slack": SlackReceiver,
+    "teams": TeamsReceiver,
+    "wecom": WeComReceiver,
+}
+_BOTS: Final[Mapping[str, Callable[[str, Endpoint, Secret | None, Voice], Receiver]]] = {
+    "feishu": FeishuReceiver,
+    "dingtalk": DingTalkReceiver,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +111,60 @@ def check_topics(settings: Settings) -> list[str]:
     return topics
 
 
-def build_receiver(settings: ReceiverSettings) -> Receiver:
+def build_receiver(settings: AnyReceiverSettings) -> Receiver:
     """A receiver with its URL and secrets read. Raises ConfigurationError that lists every fault of it."""
-    url = read_secret(settings.url, settings.url_file)
-    secret = read_secret(settings.secret, settings.secret_file)
-    endpoint = Endpoint(
-        url=Secret("" if url is None else url.get_secret_value()),
+    voice = Voice(Language(settings.language), settings.timezone, settings.console_url)
+    match settings:
+        case WebhookSettings():
+            secret = _secret(settings.secret, settings.secret_file)
+            secrets = () if secret is None else read_secrets(secret.reveal())
+            return WebhookReceiver(settings.name, _endpoint(settings), secrets, voice, BodyFormat(settings.body))
+        case AlertmanagerSettings():
+            return AlertmanagerReceiver(settings.name, _endpoint(settings), voice, _milliseconds(settings.resend_every))
+        case SlackSettings() | TeamsSettings() | WeComSettings():
+            return _CHATS[settings.kind](settings.name, _endpoint(settings), voice)
+        case FeishuSettings() | DingTalkSettings():
+            secret = _secret(settings.secret, settings.secret_file)
+            return _BOTS[settings.kind](settings.name, _endpoint(settings), secret, voice)
+        case PagerDutySettings():
+            routing_key = _secret(settings.routing_key, settings.routing_key_file) or Secret("")
+            return PagerDutyReceiver(settings.name, routing_key, _endpoint(settings), voice)
+        case MailSettings():
+            return MailReceiver(
+                settings.name,
+                MailServer(settings.host, settings.port, Security(settings.security)),
+                settings.sender,
+                settings.recipients,
+                settings.username,
+                _secret(settings.password, settings.password_file),
+                voice,
+                allow_private_addresses=settings.allow_private_addresses,
+                timeout_s=settings.timeout.total_seconds(),
+                retry_for_ms=_milliseconds(settings.retry_for),
+            )
+
+
+def _endpoint(settings: PostedReceiverSettings | PagerDutySettings) -> Endpoint:
+    if isinstance(settings, PostedReceiverSettings):
+        url = _secret(settings.url, settings.url_file) or Secret("")
+    else:
+        url = Secret(settings.url)
+    return Endpoint(
+        url=url,
         allow_private_addresses=settings.allow_private_addresses,
         allow_http=settings.allow_http,
         timeout_s=settings.timeout.total_seconds(),
-        retry_for_ms=round(settings.retry_for.total_seconds() * 1000),
+        retry_for_ms=_milliseconds(settings.retry_for),
     )
-    return WebhookReceiver(settings.name, endpoint, read_secrets("" if secret is None else secret.get_secret_value()))
+
+
+def _secret(secret: SecretStr | None, file: Path | None) -> Secret | None:
+    found = read_secret(secret, file)
+    return None if found is None else Secret(found.get_secret_value())
+
+
+def _milliseconds(span: timedelta) -> int:
+    return round(span.total_seconds() * 1_000)
 
 
 def _watchlist(settings: Settings) -> WatchList:

@@ -7,9 +7,21 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from monitor.errors import ConfigurationError
@@ -291,35 +303,205 @@ class OutputSettings(Section):
     """A Kafka topic for scored documents, such as `news.scored`, in the cluster of `source.kafka`; it must exist. Unset: none."""
 
 
+def parse_timezone(value: object) -> object:
+    """A `ZoneInfo` from a name of the IANA database such as "Asia/Shanghai". Raises ValueError on a name that is not in it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError('is no time zone of the IANA database, such as "Europe/Frankfurt" or "Asia/Shanghai"') from error
+
+
+def exactly_one(section: BaseModel, name: str) -> None:
+    """Raises ValueError unless either the secret `name` or its `_file` twin is given."""
+    if (getattr(section, name) is None) == (getattr(section, f"{name}_file") is None):
+        raise ValueError(f"give exactly one of {name} and {name}_file")
+
+
+def at_most_one(section: BaseModel, name: str) -> None:
+    """Raises ValueError when both the secret `name` and its `_file` twin are given."""
+    if getattr(section, name) is not None and getattr(section, f"{name}_file") is not None:
+        raise ValueError(f"{name} and {name}_file exclude each other")
+
+
 class ReceiverSettings(Section):
-    """Who is told about incidents."""
+    """Who is told about incidents: what every kind of receiver has."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     """Names the receiver in rules, metrics and the outbox."""
-    url: SecretStr | None = None
-    """Where the webhook is posted."""
-    url_file: Path | None = None
-    """A file that holds the URL."""
-    secret: SecretStr | None = None
-    """The signing secret, `whsec_` and base64 of 24 to 64 bytes."""
-    secret_file: Path | None = None
-    """A file that holds the signing secret; several lines: the first signs first, all sign (rotation)."""
+    language: Literal["en", "zh"] = "en"
+    """What messages are written in: English or Chinese."""
+    timezone: Annotated[ZoneInfo, BeforeValidator(parse_timezone), PlainSerializer(str)] = ZoneInfo("UTC")
+    """The clock by which messages name times."""
+    console_url: Annotated[str, Field(pattern=r"^https?://[^\s<>\"']+$", max_length=1_000)] | None = None
+    """A page about an incident, to which messages link; `{incident_id}` in it is filled in."""
     allow_private_addresses: bool = False
     """Permit loopback, link-local and private addresses."""
-    allow_http: bool = False
-    """Permit http:// (without TLS)."""
     timeout: Duration = timedelta(seconds=15)
     """The whole attempt, from name resolution to the last byte, takes no longer."""
     retry_for: Duration = timedelta(days=3)
     """How long a delivery is tried before it is abandoned."""
 
+
+class PostedReceiverSettings(ReceiverSettings):
+    """A receiver whose messages are posted to a URL of its own."""
+
+    url: SecretStr | None = None
+    """Where messages are posted; of an Alertmanager, what `/api/v2/alerts` is appended to."""
+    url_file: Path | None = None
+    """A file that holds the URL."""
+    allow_http: bool = False
+    """Permit http:// (without TLS)."""
+
     @model_validator(mode="after")
-    def _exactly_one_of_each(self) -> Self:
-        if (self.url is None) == (self.url_file is None):
-            raise ValueError("give exactly one of url and url_file")
-        if (self.secret is None) == (self.secret_file is None):
-            raise ValueError("give exactly one of secret and secret_file")
+    def _one_url(self) -> Self:
+        exactly_one(self, "url")
         return self
+
+
+class WebhookSettings(PostedReceiverSettings):
+    """A program that takes webhooks, signed as Standard Webhooks lays down."""
+
+    kind: Literal["webhook"] = "webhook"
+    """What kind of receiver this is."""
+    secret: SecretStr | None = None
+    """The signing secret, `whsec_` and base64 of 24 to 64 bytes."""
+    secret_file: Path | None = None
+    """A file that holds the signing secret; several lines: the first signs first, all sign (rotation)."""
+    body: Literal["bellwether", "alertmanager"] = "bellwether"
+    """The body's shape: our own schema, or version 4 of Alertmanager's webhooks."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        exactly_one(self, "secret")
+        return self
+
+
+class AlertmanagerSettings(PostedReceiverSettings):
+    """A Prometheus Alertmanager, through its API v2."""
+
+    kind: Literal["alertmanager"]
+    """What kind of receiver this is."""
+    resend_every: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(seconds=60)
+    """How often open incidents are told again; below Alertmanager's `resolve_timeout` (5 minutes unless configured)."""
+
+
+class SlackSettings(PostedReceiverSettings):
+    """A Slack channel, through its incoming webhook."""
+
+    kind: Literal["slack"]
+    """What kind of receiver this is."""
+
+
+class TeamsSettings(PostedReceiverSettings):
+    """A Microsoft Teams channel or chat, through a workflow that starts with a webhook request."""
+
+    kind: Literal["teams"]
+    """What kind of receiver this is."""
+
+
+class SignedBotSettings(PostedReceiverSettings):
+    """A chat's bot that may ask for a signature."""
+
+    secret: SecretStr | None = None
+    """The bot's signing secret, where it asks for a signature."""
+    secret_file: Path | None = None
+    """A file that holds the bot's signing secret."""
+
+    @model_validator(mode="after")
+    def _no_two_secrets(self) -> Self:
+        at_most_one(self, "secret")
+        return self
+
+
+class FeishuSettings(SignedBotSettings):
+    """A group in Feishu or Lark, through its custom bot."""
+
+    kind: Literal["feishu"]
+    """What kind of receiver this is."""
+
+
+class DingTalkSettings(SignedBotSettings):
+    """A group in DingTalk, through its custom robot."""
+
+    kind: Literal["dingtalk"]
+    """What kind of receiver this is."""
+
+
+class WeComSettings(PostedReceiverSettings):
+    """A group in WeCom, through its robot."""
+
+    kind: Literal["wecom"]
+    """What kind of receiver this is."""
+
+
+class PagerDutySettings(ReceiverSettings):
+    """A service in PagerDuty, through its Events API v2."""
+
+    kind: Literal["pagerduty"]
+    """What kind of receiver this is."""
+    routing_key: SecretStr | None = None
+    """The integration key of the service."""
+    routing_key_file: Path | None = None
+    """A file that holds the integration key."""
+    url: str = "https://events.pagerduty.com/v2/enqueue"
+    """Where events are posted; in the service region EU `https://events.eu.pagerduty.com/v2/enqueue`."""
+    allow_http: bool = False
+    """Permit http:// (without TLS)."""
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        exactly_one(self, "routing_key")
+        return self
+
+
+class MailSettings(ReceiverSettings):
+    """People with mailboxes, through an SMTP server."""
+
+    kind: Literal["mail"]
+    """What kind of receiver this is."""
+    host: str
+    """The server that takes our mail."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    """Its port."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """TLS after a greeting (port 587), from the first byte (port 465), or none: for a relay that needs no password."""
+    sender: str
+    """The address that mails come from."""
+    recipients: tuple[str, ...]
+    """The addresses that mails go to."""
+    username: str | None = None
+    """The user, where the server asks for one."""
+    password: SecretStr | None = None
+    """The user's password."""
+    password_file: Path | None = None
+    """A file that holds the password."""
+
+    @model_validator(mode="after")
+    def _no_two_passwords(self) -> Self:
+        at_most_one(self, "password")
+        return self
+
+
+def receiver_kind(value: object) -> object:
+    """The `kind` of a receiver; one that names none is a webhook."""
+    return value.get("kind", "webhook") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+AnyReceiverSettings = Annotated[
+    Annotated[WebhookSettings, Tag("webhook")]
+    | Annotated[AlertmanagerSettings, Tag("alertmanager")]
+    | Annotated[SlackSettings, Tag("slack")]
+    | Annotated[TeamsSettings, Tag("teams")]
+    | Annotated[FeishuSettings, Tag("feishu")]
+    | Annotated[DingTalkSettings, Tag("dingtalk")]
+    | Annotated[WeComSettings, Tag("wecom")]
+    | Annotated[PagerDutySettings, Tag("pagerduty")]
+    | Annotated[MailSettings, Tag("mail")],
+    Discriminator(receiver_kind),
+]
+"""One receiver of any kind."""
 
 
 class WebSettings(Section):
@@ -365,7 +547,7 @@ class Settings(BaseSettings):
     """The watched entities; relative to this file."""
     rules_file: Path | None = None
     """The rules; relative to this file."""
-    receivers: tuple[ReceiverSettings, ...] = ()
+    receivers: tuple[AnyReceiverSettings, ...] = ()
     """Who is told about incidents."""
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()

@@ -18,6 +18,7 @@ from monitor.classifier.protocol import Classifier
 from monitor.classifier.text import CJK, join, normalise
 from monitor.decode import clean_line, clean_text
 from monitor.score import MAX_ENTITY_CHARACTERS, by_label, opinion_fields
+from monitor.severe_events import Category, Finding, shipped_events
 from monitor.types import SENTIMENTS, Mention, Opinion, Passage, Prediction
 from monitor.watchlist import WatchList, find_name
 
@@ -51,7 +52,9 @@ class Explanation:
     """The answers about a text and the weights of its words, in the order of the text.
 
     `names` are the entities that were looked for and how they are called; of those, `prediction.toward` knows the ones that the
-    classifier found in what it read. `truncated` says that it could not read all of the text.
+    classifier found in what it read. `truncated` says that it could not read all of the text. `findings` are the patterns of severe
+    events that match, those that tell of one first; `unmatched` are the categories of which only single words stand beside a name.
+    `categories` are all of them by their ids.
     """
 
     passage: Passage
@@ -60,6 +63,9 @@ class Explanation:
     words: tuple[Word, ...]
     names: Mapping[str, str]
     truncated: bool
+    findings: tuple[Finding, ...]
+    unmatched: tuple[str, ...]
+    categories: Mapping[str, Category]
 
 
 def explain(text: str, names: Sequence[str], watchlist: WatchList, classifier: Classifier) -> Explanation:
@@ -81,6 +87,8 @@ def explain(text: str, names: Sequence[str], watchlist: WatchList, classifier: C
     spans = _words(whole)
     prepared = classifier.prepare([whole, *(_without(whole, span) for span in spans)])
     prediction, *others = classifier.classify(prepared)
+    events = shipped_events()
+    findings = events.judge(events.find(whole), prediction)
     return Explanation(
         passage=whole,
         prediction=prediction,
@@ -91,6 +99,9 @@ def explain(text: str, names: Sequence[str], watchlist: WatchList, classifier: C
         ),
         names={entity: watchlist.names.get(entity, entity) for entity in dict.fromkeys((*whole.entities, *entities))},
         truncated=prepared[0].truncated,
+        findings=tuple(sorted(findings, key=lambda found: found.rejected_by is not None)),
+        unmatched=tuple(sorted(events.triggered(whole) - {found.category for found in findings})),
+        categories=events.categories,
     )
 
 
@@ -125,6 +136,18 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             }
             for word in explanation.words
         ],
+        "events": [
+            {
+                "entity": found.entity,
+                "category": found.category,
+                "severity": found.severity,
+                "said": found.said,
+                "pattern": found.pattern,
+                "rejected_by": found.rejected_by,
+            }
+            for found in explanation.findings
+        ],
+        "events_unmatched": list(explanation.unmatched),
     }
 
 
@@ -219,7 +242,7 @@ def rendered(explanation: Explanation) -> RenderableType:
             sections += _weights(explanation, [word.toward.get(entity, 0.0) for word in explanation.words], "brightens", "darkens")
         else:
             sections.append(Text(f"\nToward {name}: not named in what was read; counted with the sentiment of the text", "bold"))
-    return Group(*sections, *_remarks(explanation))
+    return Group(*sections, *_events(explanation), *_remarks(explanation))
 
 
 def _heading(question: str, answer: str, *, uncertain: bool) -> Text:
@@ -268,6 +291,23 @@ def _shade(weight: float, largest: float) -> str:
         return ""
     colour = "green" if weight > 0 else "red"
     return f"bold {colour} reverse" if abs(weight) > largest / 2 else colour
+
+
+def _events(explanation: Explanation) -> Iterator[Text]:
+    """The severe events that are told, and what looked like one and why it is none."""
+    if explanation.names:
+        yield Text("\nSevere events" + ("" if explanation.findings else ": none"), style="bold")
+    for found in explanation.findings:
+        category = explanation.categories[found.category]
+        told = Text(f"  {category.title} ({found.severity}): ", "bright_black" if found.rejected_by else "bold red")
+        told.append(explanation.names[found.entity], style="bold")
+        told.append(f', as "{found.said}"')
+        if found.rejected_by:
+            told.append(f"; no event: {found.rejected_by}", style="yellow")
+        yield told
+        yield Text(f"    by {found.pattern}", style="dim")
+    for unmatched in explanation.unmatched:
+        yield Text(f"  {explanation.categories[unmatched].title}: words of it, but no pattern matches with a name", "bright_black")
 
 
 def _remarks(explanation: Explanation) -> Iterator[Text]:

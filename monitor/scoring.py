@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import Final
 
 from monitor.fingerprints import fingerprints, normalise
+from monitor.severe_events import shipped_events
 from monitor.types import Document, Prediction, Scored
 
 _HEADLINE_CHARACTERS: Final = 400
@@ -14,6 +15,7 @@ _HEADLINE_CHARACTERS: Final = 400
 
 def score(documents: Sequence[Document], predictions: Sequence[Prediction], model: str) -> list[Scored]:
     """One scored document for each document and its prediction, in order; `model` is the version that predicted."""
+    events = shipped_events()
     prints = fingerprints([normalise(document.headline, document.body, document.source) for document in documents])
     return [
         Scored(
@@ -35,6 +37,7 @@ def score(documents: Sequence[Document], predictions: Sequence[Prediction], mode
             shingles=own.shingles,
             keys=own.keys,
             model=model,
+            events=events.tell(document.passage, prediction),
         )
         for document, prediction, own in zip(documents, predictions, prints, strict=True)
     ]

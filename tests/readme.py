@@ -4,7 +4,7 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from prometheus_client import CollectorRegistry
@@ -43,6 +43,35 @@ def model_of(field: FieldInfo) -> tuple[type[BaseModel] | None, str]:
     return None, ""
 
 
+def kinds_of(field: FieldInfo) -> list[type[BaseModel]]:
+    """The kinds of section that a list may hold, where it may hold several."""
+    annotation: Any = field.annotation
+    if get_origin(annotation) is not tuple or get_origin(get_args(annotation)[0]) is not Annotated:
+        return []
+    union = get_args(get_args(annotation)[0])[0]
+    return [get_args(member)[0] for member in get_args(union)]
+
+
+def kinds_rows(kinds: list[type[BaseModel]], prefix: str) -> list[list[str]]:
+    """What every kind has, once; then what some have, with their names."""
+    shared = set.intersection(*(set(kind.model_fields) for kind in kinds)) - {"kind"}
+    names = {kind: get_args(kind.model_fields["kind"].annotation)[0] for kind in kinds}
+    rows = [[f"`{prefix}kind`", "`webhook`", f"What kind of receiver this is: {', '.join(names.values())}."]]
+    told: dict[tuple[str, ...], list[str]] = {}
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            if name != "kind":
+                row = (f"`{prefix}{name}`", default_text(field), field.description or "")
+                told.setdefault(row, []).append(names[kind])
+    rows += [list(row) for row in told if row[0].strip("`").removeprefix(prefix) in shared]
+    for (key, default, meaning), who in told.items():
+        if key.strip("`").removeprefix(prefix) not in shared:
+            others = [other for other in names.values() if other not in who]
+            shown = f"all but {', '.join(others)}" if len(others) < len(who) else ", ".join(who)
+            rows.append([key, default, f"({shown}) {meaning}"])
+    return rows
+
+
 def duration_text(seconds: float) -> str:
     """A span of time as a person would write it in the configuration."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
@@ -71,7 +100,9 @@ def settings_rows(model: type[BaseModel], prefix: str = "") -> list[list[str]]:
     rows = []
     for name, field in model.model_fields.items():
         inner, suffix = model_of(field)
-        if inner is not None:
+        if kinds := kinds_of(field):
+            rows += kinds_rows(kinds, f"{prefix}{name}[].")
+        elif inner is not None:
             rows += settings_rows(inner, f"{prefix}{name}{suffix}.")
         else:
             rows.append([f"`{prefix}{name}`", default_text(field), field.description or ""])

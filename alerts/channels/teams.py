@@ -8,6 +8,7 @@ https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Any, Final
@@ -94,4 +95,4 @@ def _paragraph(*runs: dict[str, Any], **style: object) -> dict[str, Any]:
 
 def _run(text: str, **style: object) -> dict[str, Any]:
     # Cards replace {{DATE(...)}} and {{TIME(...)}}, in any text.
-    return {"type": "TextRun", "text": text.replace("{{", "{ {"), **style}
+    return {"type": "TextRun", "text": re.sub(r"\{(?=\{)", "{ ", text), **style}

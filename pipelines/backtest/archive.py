@@ -67,7 +67,8 @@ class ArchiveFile:
                 raw = stack.enter_context(self.path.open("rb"))
                 stream = stack.enter_context(_unpacked(raw)) if self.path.suffix == _PACKED else raw
                 for line in self._read(stream):
-                    self.read_bytes = raw.tell()
+                    # A file that was read to its end is closed before its last rows are handed over.
+                    self.read_bytes = self.size_bytes if raw.closed else raw.tell()
                     yield line
             except (OSError, csv.Error, zstandard.ZstdError) as error:
                 raise PipelineError(f"{self.path} cannot be read: {error}") from error
@@ -82,12 +83,12 @@ class ArchiveFile:
                         time_ms = document_time_ms(value)
                         yield NO_TIME if time_ms is None else time_ms, value
             case ".tsv":
-                text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="\n")
-                # A quotation mark means nothing here, and a line is a row.
-                yield from self._table(line.rstrip("\r\n").split("\t") for line in text)
+                with io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="\n") as text:
+                    # A quotation mark means nothing here, and a line is a row.
+                    yield from self._table(line.rstrip("\r\n").split("\t") for line in text)
             case _:
-                text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-                yield from self._table(csv.reader(text))
+                with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text:
+                    yield from self._table(csv.reader(text))
 
     def _table(self, rows: Iterable[list[str]]) -> Iterator[tuple[int, bytes]]:
         numbered = enumerate(rows, start=1)

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from alerts.signature import Secret
 from alerts.types import AttemptResult, Delivery
 from monitor.errors import ConfigurationError
 from tests.alerts.building import a_change
+from tests.alerts.certificates import self_signed
 from tests.alerts.server import Server, answer, drip, flood, hang, reset_after, say
 
 SECRET = "whsec_" + "c2VjcmV0" * 4
@@ -361,14 +361,7 @@ def test_everything_that_the_http_library_raises_has_an_outcome():
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """A certificate for receiver.test, signed by itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=receiver.test", "-addext", "subjectAltName=DNS:receiver.test",
-         "-keyout", folder / "key.pem", "-out", folder / "certificate.pem"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "receiver.test")
 
 
 def send_over_tls(certificate, host="receiver.test", *, trusted=True, behaviour=None, timeout_s=5.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,12 @@ from tests.end_to_end.stream import ENTITIES, Line
 from tests.faults.mortal import Fault, Process
 from tests.faults.oracles import Told, consumed, rows, told
 from tests.kafka.server import Kafka
+
+SEED: Final = int(os.environ.get("BELLWETHER_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
+"""What tests draw their chances from; they print it."""
+
+WAIT_S: Final = 180.0
+"""How long a test waits for what must come; only a failure, or a machine with much else to do, takes so long."""
 
 SESSION_S: Final = 6
 LEASE_S: Final = 9
@@ -117,13 +125,13 @@ def end_the_lease(engine: Engine) -> None:
         connection.execute(update(lease).values(expires_at_ms=0))
 
 
-def until_told(engine: Engine, lines: Sequence[Line], wait_s: float = 120.0, *, gone: int = 0) -> None:
+def until_told(engine: Engine, lines: Sequence[Line], wait_s: float = WAIT_S, *, gone: int = 0) -> None:
     """Returns when all of `lines` but those that are `gone` are saved, placed, judged and delivered."""
     last_ms = max(line.time_ms for line in lines) // MINUTE_MS * MINUTE_MS
     until(lambda: consumed(engine) >= len(lines) - gone, wait_s, f"all of {len(lines)} records saved")
-    until(lambda: not rows(engine, scored), 60, "every document placed")
-    until(lambda: (Incidents(engine).evaluated_until_ms() or 0) >= last_ms, 60, "the last minute judged")
-    until(lambda: SqlOutbox(engine).waiting() == 0, 90, "the outbox empty")
+    until(lambda: not rows(engine, scored), wait_s, "every document placed")
+    until(lambda: (Incidents(engine).evaluated_until_ms() or 0) >= last_ms, wait_s, "the last minute judged")
+    until(lambda: SqlOutbox(engine).waiting() == 0, wait_s, "the outbox empty")
 
 
 def send(kafka: Kafka, topic: str, lines: Sequence[Line]) -> None:

@@ -25,6 +25,7 @@ from typing import Final
 from kafka.admin import NewPartitions
 from kafka.errors import TopicAlreadyExistsError
 
+from monitor.errors import BellwetherError
 from monitor.types import MINUTE_MS
 from tests.end_to_end.processes import RUNNING, until
 from tests.end_to_end.stream import Line, stream
@@ -49,7 +50,10 @@ from tests.receiver import Receiver, receiving
 
 PARTITIONS: Final = 6
 INSTANCES: Final = 3
-KILLS_A_RUN: Final = 25
+KILLS_A_RUN: Final = 40
+_LOOK_S: Final = 0.2
+PATIENCE_S: Final = 900.0
+"""Nothing takes so long unless it never comes; a busy machine may take a while."""
 PAUSE_MS: Final = 30 * MINUTE_MS
 """So much stream time lies between what is read during the faults and what is published when they are over: the wall clock may
 carry stream time on while nothing comes, and must not overtake what comes next."""
@@ -70,6 +74,20 @@ class Run:
     seconds: float = 0.0
     incidents: int = 0
     wrong: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The lines that are there during the faults, those that come when they are over, and what a calm instance tells of both."""
+
+    early: list[Line]
+    late: list[Line]
+    told: Told
+
+    @property
+    def lines(self) -> list[Line]:
+        """All of them."""
+        return [*self.early, *self.late]
 
 
 @dataclass(frozen=True)
@@ -105,37 +123,63 @@ class Storm:
 
 def kill(storm: Storm) -> None:
     """Family 1: kill -9 at random times and at named points, all instances at once, each started again at once."""
-    plans = {}
-    for one in storm.instances:
-        plans[one.folder] = _plan(storm, one)
+    plans = {one.folder: _plan(storm, one) for one in storm.instances}
     while storm.run.faults.total() < storm.kills:
-        time.sleep(0.05)
+        time.sleep(_LOOK_S)
         for one in storm.instances:
-            point, limit_s = plans[one.folder]
-            if one.ended is None and time.monotonic() < limit_s:
+            plan = plans[one.folder]
+            if one.ended is None and not plan.is_due(one):
                 continue
             if one.ended is None:
                 one.kill()
-                point = "at a random time"
-            elif one.ended != -signal.SIGKILL:
+                storm.fault("at a random time")
+            elif one.ended == -signal.SIGKILL:
+                storm.fault(plan.point)
+            else:
                 storm.run.wrong.append(f"{one.folder.name} ended by itself with {one.ended}")
-            storm.fault(point)
             plans[one.folder] = _plan(storm, one)
     for one in storm.instances:
         _renew(one)
 
 
-def _plan(storm: Storm, one: Instance) -> tuple[str, float]:
-    """Starts an instance that dies; where, and when at the latest."""
+@dataclass
+class Plan:
+    """How an instance dies: at a point, or else `after_claim_s` seconds after it had partitions, or `limit_s` at the latest."""
+
+    point: str
+    after_claim_s: float
+    claims: int
+    limit_s: float
+
+    def is_due(self, one: Instance) -> bool:
+        """Whether its time has come."""
+        now_s = time.monotonic()
+        if _claims(one) > self.claims:
+            # From the claim on it reads: a slow start must not use up the time in which there is something to lose.
+            self.claims = sys.maxsize
+            self.limit_s = now_s + self.after_claim_s
+        return now_s >= self.limit_s
+
+
+def _claims(one: Instance) -> int:
+    return one.log.count('"partitions.claimed"')
+
+
+def _plan(storm: Storm, one: Instance) -> Plan:
+    """Starts an instance that is to die; how."""
     chance = storm.chance
     if one.process is not None and one.ended is None:
         one.kill()
-    if chance.random() < 0.65:
+    claims, now_s = _claims(one), time.monotonic()
+    draw = chance.random()
+    if draw < 0.6:
         point = chance.choice(list(POINTS))
         one.begin(Fault(point, chance.choice((1, 1, 2, 5))))
-        return point, time.monotonic() + chance.uniform(6, 14)
+        return Plan(point, chance.uniform(5, 20), claims, now_s + 60)
     one.begin()
-    return "at a random time", time.monotonic() + chance.uniform(0.5, 9)
+    # One in ten dies somewhere in its start.
+    limit_s = chance.uniform(0.5, 10) if draw > 0.9 else 60
+    return Plan("at a random time", chance.uniform(0, 6), claims, now_s + limit_s)
 
 
 def _renew(one: Instance) -> None:
@@ -197,11 +241,11 @@ def growth(storm: Storm) -> None:
 
 def recreation(storm: Storm) -> None:
     """Family 6: the topic is deleted when all was read, and made anew under its name."""
-    until(lambda: storm.read() >= len(storm.early), 240, "all saved before the topic is deleted")
+    until(lambda: storm.read() >= len(storm.early), PATIENCE_S, "all saved before the topic is deleted")
     storm.fault("topic recreated")
     kafka, topic = storm.servers.kafka, storm.cluster.topic
     kafka.delete_topic(topic)
-    until(lambda: _made(kafka, topic), 60, "the topic made anew")
+    until(lambda: _made(kafka, topic), PATIENCE_S, "the topic made anew")
 
 
 def _made(kafka: ProxiedKafka, topic: str) -> bool:
@@ -233,13 +277,13 @@ def scale(storm: Storm) -> None:
     for one in more:
         one.begin()
         time.sleep(storm.chance.uniform(0, 0.5))
-    until(lambda: all(one.events("daemon.started") for one in more), 120, "eight instances")
+    until(lambda: all(one.events("daemon.started") for one in more), PATIENCE_S, "eight instances")
     time.sleep(storm.chance.uniform(2, 8))
     storm.fault("to one")
     for number, one in enumerate(more):
         one.kill() if number % 2 else one.process.send_signal(signal.SIGTERM)
     for one in more:
-        one.until_ended()
+        one.until_ended(PATIENCE_S)
     storm.instances[:] = storm.instances[:1]
 
 
@@ -270,55 +314,49 @@ def split(number: int) -> tuple[list[Line], list[Line]]:
     return lines[:cut], late
 
 
-def run_once(run: Run, servers: Servers, folder: Path, parts: tuple[list[Line], list[Line]], truth: Told, options: Options) -> None:
+def run_once(run: Run, servers: Servers, folder: Path, truth: Truth, options: Options) -> None:
     """One cluster through one storm; `run` says afterwards what came of it."""
-    early, late = parts
+    early, late = truth.early, truth.late
     begun_s = time.monotonic()
     with receiving() as receiver, _everything_ended():
         bootstrap = servers.kafka.proxied_bootstrap if run.family.startswith("5") else servers.kafka.bootstrap
-        cluster = Cluster(
-            folder,
-            bootstrap,
-            new_topic(servers.kafka, PARTITIONS),
-            servers.postgres.create_database(),
-            receiver.url,
-            batch=options.batch,
-        )
+        topic, url = new_topic(servers.kafka, PARTITIONS), servers.postgres.create_database()
+        cluster = Cluster(folder, bootstrap, topic, url, receiver.url, batch=options.batch)
         send(servers.kafka, cluster.topic, early)
         engine = cluster.engine()
         # Two of them have a fixed place in the group, so that both ways to come back are met.
         instances = [cluster.instance(f"instance-{number}", static=number > 0) for number in range(INSTANCES)]
         for one in instances:
             one.begin()
-        until(lambda: consumed(engine) > 0, 120, "the first records saved")
+        until(lambda: consumed(engine) > 0, PATIENCE_S, "the first records saved")
         storm = Storm(servers, cluster, instances, early, options.chance, run, options.kills, lambda: consumed(engine))
         FAMILIES[run.family](storm)
-        run.recovery_s = recovery_s(lambda: consumed(engine), 180) if consumed(engine) < len(early) else None
-        until(lambda: consumed(engine) >= len(early), 240, "all saved that was there during the faults")
+        run.recovery_s = recovery_s(lambda: consumed(engine), PATIENCE_S) if consumed(engine) < len(early) else None
+        until(lambda: consumed(engine) >= len(early), PATIENCE_S, "all saved that was there during the faults")
         send(servers.kafka, cluster.topic, late)
         if run.recovery_s is None:
-            run.recovery_s = recovery_s(lambda: consumed(engine), 180)
+            run.recovery_s = recovery_s(lambda: consumed(engine), PATIENCE_S)
         told_from_s = time.monotonic()
-        until_told(engine, [*early, *late], 240)
+        until_told(engine, truth.lines, PATIENCE_S)
         run.told_s = time.monotonic() - told_from_s
         for one in storm.instances:
             code = one.terminate()
             if code != 0:
                 run.wrong.append(f"{one.folder.name} ended with {code}")
-        _judge(run, cluster, [*early, *late], truth, receiver)
+        _judge(run, cluster, truth, receiver)
     run.seconds = time.monotonic() - begun_s
 
 
-def _judge(run: Run, cluster: Cluster, lines: Sequence[Line], truth: Told, receiver: Receiver) -> None:
-    engine = cluster.engine()
+def _judge(run: Run, cluster: Cluster, truth: Truth, receiver: Receiver) -> None:
+    engine, lines = cluster.engine(), truth.lines
     outcomes = Counter(line.outcome for line in lines)
     held = books(engine)
     run.lost, run.doubled = held.lost(outcomes), held.doubled(outcomes)
     run.wrong += conservation(engine, lines)
     found = told(engine)
     run.incidents = len(found.incidents)
-    run.wrong += alert_truth(truth, found)
-    run.wrong += delivery_truth(truth, receiver.received, receiver.unverified)
+    run.wrong += alert_truth(truth.told, found)
+    run.wrong += delivery_truth(truth.told, receiver.received, receiver.unverified)
     for log in sorted(cluster.folder.glob("*/bellwether.log")):
         text = log.read_text(encoding="utf-8", errors="replace")
         run.wrong += [f"{log.parent.name}: {fault}" for fault in clean_log(text, ended_at_once=True)]
@@ -347,7 +385,7 @@ def find_truth(servers: Servers, folder: Path, lines: Sequence[Line]) -> Told:
         calm = cluster.instance("calm")
         calm.begin()
         engine = cluster.engine()
-        until_told(engine, lines, 240)
+        until_told(engine, lines, PATIENCE_S)
         assert calm.terminate() == 0, calm.log[-3000:]
         assert conservation(engine, lines) == []
         return told(engine)
@@ -392,8 +430,8 @@ def points(runs: Sequence[Run]) -> str:
     return "\n".join(["| fault | times |", "|---|---|", *(f"| {name} | {number} |" for name, number in sorted(met.items()))])
 
 
-def soak(names: Sequence[str], kills: int, records: int, options: Options, show: Callable[[str], None] = print) -> list[Run]:
-    """Every family once, and kills until there were `kills`."""
+def soak(names: Sequence[str], kills: int, records: int, options: Options, show: Callable[[str, Sequence[Run]], None]) -> list[Run]:
+    """Every family once, and kills until there were `kills`; `show` hears of each run with all that ended."""
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="soak-") as name, proxied_kafka(Path(name) / "kafka") as (kafka, proxy):
         # PostgreSQL runs as another user than root.
@@ -401,22 +439,24 @@ def soak(names: Sequence[str], kills: int, records: int, options: Options, show:
         postgres = start_postgres(Path(name) / "postgres")
         try:
             servers = Servers(kafka, proxy, postgres)
-            parts = split(records)
-            truth = find_truth(servers, Path(name) / "calm", [*parts[0], *parts[1]])
-            show(f"seed {options.seed}; {len(truth.incidents)} incidents, {len(truth.changes)} changes are the truth")
+            early, late = split(records)
+            truth = Truth(early, late, find_truth(servers, Path(name) / "calm", [*early, *late]))
+            held = truth.told
+            show(f"{len(truth.lines)} records hold {len(held.incidents)} incidents in {len(held.changes)} changes", runs)
             for family in names:
                 wanted = -(-kills // options.kills) if FAMILIES[family] is kill else 1
                 for number in range(wanted):
                     run = Run(family, number)
                     runs.append(run)
                     try:
-                        run_once(run, servers, Path(name) / f"run-{len(runs)}", parts, truth, options)
-                    except AssertionError as error:
+                        run_once(run, servers, Path(name) / f"run-{len(runs)}", truth, options)
+                    except (AssertionError, BellwetherError) as error:
                         run.wrong.append(f"the run broke off: {error}")
                         _mend(servers)
                     show(
                         f"{family} #{number}: {run.faults.total()} faults, {run.lost} lost, {run.doubled} doubled, "
-                        f"{run.seconds:.0f} s{''.join(f'{os.linesep}    {fault}' for fault in run.wrong[:8])}"
+                        f"{run.seconds:.0f} s{''.join(f'{os.linesep}    {fault}' for fault in run.wrong[:8])}",
+                        runs,
                     )
         finally:
             postgres.kill()
@@ -440,13 +480,18 @@ def main() -> int:
     parser.add_argument("--families", nargs="*", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--records", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=16, help="documents a batch: small ones make many transactions to die in")
-    parser.add_argument("--json", type=Path, default=Path("soak.json"))
+    parser.add_argument("--json", type=Path, default=Path(".make/soak.json"))
     given = parser.parse_args()
     print(f"--seed {given.seed} repeats it", flush=True)
     options = Options(given.seed, random.Random(given.seed), min(KILLS_A_RUN, given.kills), given.batch)
-    runs = soak(given.families, given.kills, given.records, options, lambda line: print(line, flush=True))
+
+    def show(line: str, ended: Sequence[Run]) -> None:
+        print(line, flush=True)
+        # Written after each run: what a machine does not live to finish is not lost.
+        given.json.write_text(json.dumps({"seed": given.seed, "runs": [asdict(run) for run in ended]}, indent=1), encoding="utf-8")
+
+    runs = soak(given.families, given.kills, given.records, options, show)
     print(table(runs), points(runs), sep="\n\n")
-    given.json.write_text(json.dumps({"seed": given.seed, "runs": [asdict(run) for run in runs]}, indent=1), encoding="utf-8")
     return int(any(run.wrong for run in runs))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.end_to_end.processes import until
-from tests.faults.cluster import FEW_RULES, Cluster, new_topic, send, until_told
+from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.mortal import Fault
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, told
 
@@ -21,13 +21,13 @@ def test_a_batch_longer_than_the_poll_interval_costs_only_time(tmp_path, kafka, 
     short = {"max_poll_interval": "4s", "session_timeout": "3s"}
     slow, other = cluster.instance("slow", kafka=short), cluster.instance("other", kafka=short)
     slow.begin(Fault("after-classify", 3, "9"))
-    until(lambda: slow.events("fault.reached"), 60, "the long batch")
+    until(lambda: slow.events("fault.reached"), WAIT_S, "the long batch")
     if not alone:
         other.begin()
-        until(lambda: other.events("partitions.claimed"), 60, "the partitions claimed by another")
+        until(lambda: other.events("partitions.claimed"), WAIT_S, "the partitions claimed by another")
     before = consumed(engine)
     assert before < len(news.lines)
-    until(lambda: len(slow.events("partitions.claimed")) > 1, 60, "the slow one has partitions again")
+    until(lambda: len(slow.events("partitions.claimed")) > 1, WAIT_S, "the slow one has partitions again")
     until_told(engine, news.lines)
     assert slow.terminate() == 0
     if not alone:

@@ -21,40 +21,35 @@ from sqlalchemy import Engine
 from alerts.channels.alertmanager import AlertmanagerReceiver
 from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
-from alerts.judge import Judge
 from alerts.remind import Reminder
-from alerts.types import Attempt, Rule, ThresholdRule
+from alerts.types import Attempt, Rule
 from monitor import __version__
+from monitor.assembly import build_leading
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
 from monitor.config import Settings
 from monitor.decode import Decoder
 from monitor.errors import BellwetherError, SourceUnavailable, StoreUnavailable
 from monitor.intake import Intake
-from monitor.judging import Judging
 from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
-from monitor.normal import Normal, watched
 from monitor.scored_output import MessageTopic, ScoredOutput
-from monitor.severe_events import shipped_events
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
 from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
-from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
+from monitor.store.lease import Lease
 from monitor.store.outbox import SqlOutbox
 from monitor.store.publications import PUBLISHER, Publications
 from monitor.store.retention import prune
-from monitor.stories import Stories
 from monitor.supervision import Supervision
 from monitor.types import MINUTE_MS
 from monitor.view import Viewer
 from monitor.watchlist import WatchList
 from monitor.watermark import Silence
 from monitor.web import Health, WebApplication, WebServer
-from monitor.windows import Windows
 
 log = structlog.get_logger(__name__)
 
@@ -252,35 +247,17 @@ class Daemon:
         )
 
     def _build_leading(self) -> Leading:
-        parts, settings = self._parts, self._parts.settings
-        reach_ms = max([_SMALLEST_REACH_MS, *(rule.window_ms for rule in parts.rules if isinstance(rule, ThresholdRule))])
-        windows = Windows(reach_ms, self.ledger)
-        lease = Lease(parts.engine, self.owner)
-        titles = {one.id: one.title for one in shipped_events().categories.values()}
-        judge = Judge(parts.rules, parts.watchlist.names, parts.classifier.topics, titles)
-        judging = Judging(
-            judge=judge,
-            incidents=self.incidents,
-            lease=lease,
-            windows=windows,
+        parts = self._parts
+        return build_leading(
+            settings=parts.settings,
+            engine=parts.engine,
+            owner=self.owner,
+            rules=parts.rules,
+            watchlist=parts.watchlist,
+            topics=parts.classifier.topics,
             receivers=parts.receivers,
-            reach_ms=reach_ms,
-            blind_after_ms=round(settings.time.blind_after.total_seconds() * 1000),
             metrics=self.metrics,
-            wall_ms=wall_clock_ms,
             announce=self._sender.notify,
-            normal=Normal(watched(parts.watchlist.entities, parts.classifier.topics)) if judge.looks_for_surges else None,
-        )
-        return Leading(
-            lease=lease,
-            ledger=self.ledger,
-            stories=Stories(settings.stories, self.ledger),
-            windows=windows,
-            judging=judging,
-            metrics=self.metrics,
-            idle_after_ms=round(settings.time.idle_after.total_seconds() * 1000),
-            windows_reach_ms=reach_ms,
-            stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
         )
 
     def _build_output(self) -> ScoredOutput | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from alerts.types import Incident, ThresholdRule
+from alerts.types import Incident, Rule
 from monitor.watchlist import WatchList
 from pipelines.backtest.events import DAY_MS, HOUR_MS, Judgement, KnownEvent, judge
 from pipelines.backtest.incidents import kinds
@@ -71,7 +71,7 @@ class Findings:
 
 def find(
     run: Run,
-    rules: Sequence[ThresholdRule],
+    rules: Sequence[Rule],
     variants: Sequence[Variant],
     events: Sequence[KnownEvent] | None,
     watchlist: WatchList,

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from alerts.types import Incident, ThresholdRule
+from alerts.types import Incident, Rule
 from monitor.types import SeriesKind
 
 
-def kinds(rules: Iterable[ThresholdRule]) -> dict[str, str]:
-    """The kind of each rule by its name: "threshold" of a `ThresholdRule`, and so for every other kind."""
-    return {rule.name: type(rule).__name__.removesuffix("Rule").lower() for rule in rules}
+def kinds(rules: Iterable[Rule]) -> dict[str, str]:
+    """The kind of each rule by its name."""
+    return {rule.name: str(rule.kind) for rule in rules}
 
 
 def line(incident: Incident, kinds: Mapping[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +16,25 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, event
 
-from alerts.judge import Judge
-from alerts.types import Incident, ThresholdRule
+from alerts.types import Incident, Rule
+from monitor.assembly import build_leading
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
 from monitor.config import Settings
 from monitor.decode import Decoder
 from monitor.intake import Intake
-from monitor.judging import Judging
-from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Balance, Metrics
 from monitor.sources.times import wall_clock_ms
 from monitor.starvation import Starvation
 from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
-from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.store.retention import prune
-from monitor.stories import Stories
 from monitor.types import MINUTE_MS, Partition, Record
 from monitor.view import Viewer
 from monitor.watchlist import WatchList
 from monitor.watermark import Silence
-from monitor.windows import Windows
 from pipelines.backtest.source import PastSource
 
 _OWNER: Final = "backtest"
@@ -54,7 +49,7 @@ class Setup:
     settings: Settings
     classifier: Classifier
     watchlist: WatchList
-    rules: tuple[ThresholdRule, ...]
+    rules: tuple[Rule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,36 +123,21 @@ def _loop(setup: Setup, engine: Engine, source: PastSource) -> tuple[Loop, Incid
     """The loop as the daemon builds it, without receivers; and where it writes its incidents."""
     settings, rules = setup.settings, setup.rules
     metrics = Metrics(CollectorRegistry(), [(rule.name, rule.severity) for rule in rules], [])
-    ledger, incidents, lease = Ledger(engine), Incidents(engine), Lease(engine, _OWNER)
-    reach_ms = max([_SMALLEST_REACH_MS, *windows_ms(rules)])
-    windows = Windows(reach_ms, ledger)
-    judging = Judging(
-        judge=Judge(rules, setup.watchlist.names, setup.classifier.topics),
-        incidents=incidents,
-        lease=lease,
-        windows=windows,
+    leading = build_leading(
+        settings=settings,
+        engine=engine,
+        owner=_OWNER,
+        rules=rules,
+        watchlist=setup.watchlist,
+        topics=setup.classifier.topics,
         receivers=(),
-        reach_ms=reach_ms,
-        blind_after_ms=round(settings.time.blind_after.total_seconds() * 1000),
         metrics=metrics,
-        wall_ms=wall_clock_ms,
         announce=lambda: None,
-    )
-    leading = Leading(
-        lease=lease,
-        ledger=ledger,
-        stories=Stories(settings.stories, ledger),
-        windows=windows,
-        judging=judging,
-        metrics=metrics,
-        idle_after_ms=round(settings.time.idle_after.total_seconds() * 1000),
-        windows_reach_ms=reach_ms,
-        stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
     )
     loop = Loop(
         open_intake=lambda: Intake(
             source=source,
-            ledger=ledger,
+            ledger=leading.ledger,
             decoder=Decoder(settings.documents),
             watchlist=setup.watchlist,
             owner=_OWNER,
@@ -168,18 +148,13 @@ def _loop(setup: Setup, engine: Engine, source: PastSource) -> tuple[Loop, Incid
         classifier=setup.classifier,
         silence=Silence(settings.time.idle_after.total_seconds()),
         starvation=Starvation(),
-        ledger=ledger,
+        ledger=leading.ledger,
         leading=leading,
-        viewer=Viewer(windows, judging, (), (), {}),
+        viewer=Viewer(leading.windows, leading.judging, (), (), {}),
         metrics=metrics,
         stop=threading.Event(),
     )
-    return loop, incidents
-
-
-def windows_ms(rules: Collection[ThresholdRule]) -> list[int]:
-    """The longest window that each rule reads."""
-    return [rule.window_ms for rule in rules]
+    return loop, leading.judging.incidents
 
 
 def _prune(engine: Engine, settings: Settings, ledger: Ledger) -> None:

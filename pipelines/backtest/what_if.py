@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from alerts.types import ThresholdRule
+from alerts.types import Rule
 from monitor.config import read_yaml
 from monitor.errors import ConfigurationError
 from monitor.rules_file import load_rules
@@ -31,7 +31,7 @@ class Variant:
 
 def load_variants(
     path: Path, asked: Sequence[str], *, entities: Collection[str], topics: Collection[str]
-) -> tuple[tuple[ThresholdRule, ...], tuple[Variant, ...]]:
+) -> tuple[tuple[Rule, ...], tuple[Variant, ...]]:
     """The rules of a file followed by the variants that `asked` names, and what each variant is.
 
     A variant is checked as any rule is. Raises ConfigurationError with every fault of the file or of a variant.

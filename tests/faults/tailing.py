@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from alerts.webhook import Receiver
 from sqlalchemy import Engine
 
 from alerts.types import ThresholdRule
-from alerts.webhook import Receiver
 from monitor.classifier.protocol import Classifier
 from monitor.config import BatchSettings, FileSettings, Settings, SourceSettings, TimeSettings, WebSettings
 from monitor.daemon import Daemon, Parts, open_source

@@ -1,0 +1,84 @@
+"""A configuration and what it names, loaded, to a leader that is ready: for the daemon, and for a backtest, which sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from sqlalchemy import Engine
+
+from alerts.baseline import WINDOWS_MS
+from alerts.channels.protocol import Receiver
+from alerts.judge import Judge
+from alerts.types import Rule, SurgeRule, ThresholdRule
+from monitor.config import Settings
+from monitor.judging import Judging
+from monitor.leading import Leading
+from monitor.metrics import Metrics
+from monitor.normal import Normal, watched
+from monitor.severe_events import shipped_events
+from monitor.sources.times import wall_clock_ms
+from monitor.store.incidents import Incidents
+from monitor.store.lease import Lease
+from monitor.store.ledger import Ledger
+from monitor.stories import Stories
+from monitor.types import MINUTE_MS
+from monitor.watchlist import WatchList
+from monitor.windows import Windows
+
+_SMALLEST_REACH_MS: Final = 24 * 60 * MINUTE_MS
+
+
+def build_leading(
+    *,
+    settings: Settings,
+    engine: Engine,
+    owner: str,
+    rules: Sequence[Rule],
+    watchlist: WatchList,
+    topics: Collection[str],
+    receivers: Sequence[Receiver],
+    metrics: Metrics,
+    announce: Callable[[], None],
+) -> Leading:
+    """The leader that `settings` describe; the lease knows it as `owner`. `announce` hears that deliveries were saved."""
+    ledger, lease = Ledger(engine), Lease(engine, owner)
+    reach_ms = max([_SMALLEST_REACH_MS, *(longest_window_ms(rule) for rule in rules)])
+    windows = Windows(reach_ms, ledger)
+    titles = {category.id: category.title for category in shipped_events().categories.values()}
+    judge = Judge(rules, watchlist.names, topics, titles)
+    judging = Judging(
+        judge=judge,
+        incidents=Incidents(engine),
+        lease=lease,
+        windows=windows,
+        receivers=receivers,
+        reach_ms=reach_ms,
+        blind_after_ms=round(settings.time.blind_after.total_seconds() * 1000),
+        metrics=metrics,
+        wall_ms=wall_clock_ms,
+        announce=announce,
+        normal=Normal(watched(watchlist.entities, topics)) if judge.looks_for_surges else None,
+    )
+    return Leading(
+        lease=lease,
+        ledger=ledger,
+        stories=Stories(settings.stories, ledger),
+        windows=windows,
+        judging=judging,
+        metrics=metrics,
+        idle_after_ms=round(settings.time.idle_after.total_seconds() * 1000),
+        windows_reach_ms=reach_ms,
+        stories_reach_ms=round(settings.stories.window.total_seconds() * 1000),
+    )
+
+
+def longest_window_ms(rule: Rule) -> int:
+    """The longest window that a rule reads; 0 for one that reads none."""
+    match rule:
+        case ThresholdRule():
+            return rule.window_ms
+        case SurgeRule():
+            return WINDOWS_MS[-1]
+        case _:
+            return 0

@@ -70,8 +70,8 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": milliseconds(settings.request_timeout),
         "bootstrap_timeout_ms": milliseconds(settings.request_timeout),
         "reconnect_backoff_max_ms": 5_000,
-        # A recreated topic has to be noticed while it is young.
-        "metadata_max_age_ms": 60_000,
+        # A recreated topic, and partitions that were added, have to be noticed while they are young.
+        "metadata_max_age_ms": 10_000,
         "allow_auto_create_topics": False,
         "security_protocol": settings.security_protocol,
     }

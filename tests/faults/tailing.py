@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from alerts.channels.protocol import Receiver
 from alerts.types import ThresholdRule
-from alerts.webhook import Receiver
 from monitor.classifier.protocol import Classifier
 from monitor.config import BatchSettings, FileSettings, Settings, SourceSettings, TimeSettings, WebSettings
 from monitor.daemon import Daemon, Parts, open_source

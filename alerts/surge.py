@@ -54,9 +54,10 @@ class Gate(StrEnum):
 class SurgeSettings:
     """One surge rule.
 
-    `alarms_a_day` false alarms are expected a day over all series. `watched_weight` is how much more of them a watched series may
-    cause than another. A surge has at least `minimum_stories` (negative ones; for a volume and for a share, of any tone) and
-    `minimum_sources`, and is at least `effect` times what is expected; a share is at least `share_effect` above it.
+    It looks at the series of `watched` kinds. `alarms_a_day` false alarms are expected a day over all of them, and an entity, which
+    somebody chose to watch, may cause `entity_weight` times as many as a topic. A surge has at least `minimum_stories` (negative
+    ones; for a volume and for a share, of any tone) and `minimum_sources`, and is at least `effect` times what is expected; a share
+    is at least `share_effect` above it.
 
     `inflation` is what the budget is divided by, so that it holds although every minute is looked at. Sliding windows alone would
     ask for four to six. But a count is a whole number, so that the probability that it reaches the level is smaller than the level;
@@ -67,7 +68,8 @@ class SurgeSettings:
 
     kind: SurgeKind = SurgeKind.NEGATIVE
     alarms_a_day: float = 1.0
-    watched_weight: float = 50.0
+    watched: frozenset[SeriesKind] = frozenset({SeriesKind.ENTITY, SeriesKind.TOPIC})
+    entity_weight: float = 50.0
     minimum_stories: int = 3
     minimum_sources: int = 2
     effect: float = 2.0
@@ -250,13 +252,10 @@ class SurgeTest:
 
 
 def weights_of(roster: Roster, settings: SurgeSettings) -> Floats:
-    """The weight of each series in the budget: `watched_weight` for an entity, which somebody chose to watch, 1 for any other.
-
-    Silence is looked for in everything alone.
-    """
-    if settings.kind is SurgeKind.SILENCE:
-        return np.where(roster.kinds == KINDS.index(SeriesKind.ALL), 1.0, 0.0)
-    return np.where(roster.kinds == KINDS.index(SeriesKind.ENTITY), settings.watched_weight, 1.0)
+    """The weight of each series in the budget: `entity_weight` for an entity, 1 for another, 0 for what is not watched."""
+    by_kind = {SeriesKind.ENTITY: settings.entity_weight}
+    weights = [by_kind.get(kind, 1.0) if kind in settings.watched else 0.0 for kind in KINDS]
+    return np.array(weights)[roster.kinds]
 
 
 def feed_factors(baseline: Baseline, at_ms: int, stories: Integers) -> Floats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ _CAP_QUANTILE: Final = 0.95
 _SILENT_HOURS: Final = 12
 _REACH_DAYS: Final = 28
 _LEAVE_OUT_HOURS: Final = 24
+
+
+_Number = TypeVar("_Number", np.int32, np.float64)
 
 
 class Roster:
@@ -234,8 +237,8 @@ def _cap(counts: NDArray[np.int32], counted: NDArray[np.bool_]) -> _Capped:
 
     A quiet series has days of nothing and a few of something: there `_LEAST_CAP` keeps its ordinary days whole.
     """
-    hours = counts.reshape(len(counts), _REACH_DAYS, DAY_HOURS).astype(np.float64)
-    quarters = _blocks(hours, 6)
+    hours = counts.reshape(len(counts), _REACH_DAYS, DAY_HOURS)
+    quarters = _blocks(hours, 6).astype(np.float64)
     days = _blocks(quarters, 4)[:, :, 0]
     ranked = np.sort(np.where(counted, days, -1.0), axis=1)
     number = counted.sum(axis=1)
@@ -243,10 +246,10 @@ def _cap(counts: NDArray[np.int32], counted: NDArray[np.bool_]) -> _Capped:
     most = np.take_along_axis(ranked, np.clip(place, 0, _REACH_DAYS - 1)[:, None], axis=1)
     cap = np.maximum(most, _LEAST_CAP)
     weights = counted * np.minimum(1.0, cap / np.maximum(days, 1.0))
-    return _Capped(hours, quarters, days, weights, np.asarray((weights * days).sum(axis=1)))
+    return _Capped(hours.astype(np.float64), quarters, days, weights, np.asarray((weights * days).sum(axis=1)))
 
 
-def _blocks(counts: Floats, length: int) -> Floats:
+def _blocks(counts: NDArray[_Number], length: int) -> NDArray[_Number]:
     """Sums of `length` neighbours along the last axis; added slice by slice, which is many times as fast as a sum of short rows."""
     total = counts[:, :, ::length].copy()
     for place in range(1, length):
@@ -305,10 +308,14 @@ def _likeliest_shape(total: Floats, exposure: Floats, mean: float) -> float:
     """
     from scipy.special import gammaln, xlogy
 
+    # Quiet series are many and alike: each pair of numbers is looked at once.
+    pairs, times = np.unique(total + 1j * exposure, return_counts=True)
+    total, exposure = pairs.real, pairs.imag
     likeliest, best = _START_SHAPE, -np.inf
     for shape in _SHAPES:
         heard = exposure / (shape / mean + exposure)
-        likelihood = (gammaln(shape + total) - gammaln(shape) + shape * np.log1p(-heard) + xlogy(total, heard)).sum()
+        each = gammaln(shape + total) - gammaln(shape) + shape * np.log1p(-heard) + xlogy(total, heard)
+        likelihood = (times * each).sum()
         belief = -0.5 * np.log(shape / _START_SHAPE) ** 2
         if likelihood + belief > best:
             likeliest, best = shape, likelihood + belief

@@ -226,9 +226,10 @@ def explain(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
-    """Topic and sentiment of a text, the sentiment toward whom it names, and the words that carried each answer.
+    """Topic and sentiment of a text, the sentiment toward whom it names, the words that carried each answer, severe events.
 
-    A word's weight is what leaving it out changes: the probability of the topic, or the score P(positive) - P(negative).
+    A word's weight is what leaving it out changes: the probability of the topic, or the score P(positive) - P(negative). A severe
+    event is told with the pattern that matched, or with what stands against it.
     """
     from monitor.classifier.load import load_classifier
     from monitor.decode import Undecodable

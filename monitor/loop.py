@@ -155,6 +155,8 @@ class Loop:
             # What was read under earlier claims and is not saved is read again under the new ones.
             self._forget_unsaved()
             self.silence.assign(arrived.assigned)
+            # Of a partition that went to another instance that one tells: the last number of ours would stand for ever.
+            self.metrics.lag_records.clear()
         if arrived.interruptions:
             self._process_all()
             self._intake.record_interruptions(arrived.interruptions)

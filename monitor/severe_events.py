@@ -303,8 +303,11 @@ def _sentences(passage: Passage) -> Iterator[_Sentence]:
 def _sentence(text: str, start: int, end: int, mentions: Sequence[Mention]) -> _Sentence:
     parts: list[str] = []
     named: list[list[str]] = []
-    headed = _WIRE_HEAD.match(text, start, end)
-    reached = min(headed.end(), mentions[0].start) if headed else start
+    reached = start
+    headed = _WIRE_HEAD.match(text, start, mentions[0].start)
+    if headed:
+        parts.append(f"{_plain(headed.group().rstrip('- '))}: ")
+        reached = headed.end()
     for mention in mentions:
         if named and mention.start < reached:
             named[-1].append(mention.entity)

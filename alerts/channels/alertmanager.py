@@ -27,8 +27,8 @@ from alerts.text import json_bytes, plain_text, time_text
 from alerts.types import Delivery, Incident, IncidentChange
 from monitor.types import SeriesKind
 
-ALERT_BYTES: Final = 20_000
-"""An alert is smaller than this; Alertmanager sets no limit, what it notifies may."""
+ALERT_BYTES: Final = 200_000
+"""An alert is smaller than this, whatever labels and annotations its rule has. Alertmanager sets no limit."""
 
 RESEND_EVERY_MS: Final = 60_000
 
@@ -144,7 +144,7 @@ def fingerprint(labels: Mapping[str, str]) -> str:
 def _labels(incident: Incident) -> dict[str, str]:
     labels = {_label_name(name): plain_text(text, _LABEL_LENGTH) for name, text in incident.labels.items()}
     labels |= {
-        "alertname": plain_text(incident.rule, _LABEL_LENGTH),
+        "alertname": plain_text(incident.rule, _LABEL_LENGTH) or "bellwether",
         "severity": str(incident.severity),
         "series": plain_text(str(incident.series), _LABEL_LENGTH),
         "generator": "bellwether",

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from alerts.channels.alertmanager import webhook_content
+from alerts.channels.alertmanager import ALERT_BYTES, webhook_content
 from alerts.channels.answers import Answer, Meaning, judge_status
 from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
 from alerts.channels.protocol import Channel
-from alerts.messages import BODY_BYTES, webhook_body
+from alerts.messages import webhook_body
 from alerts.network import Resolver, system_addresses
 from alerts.notice import ENGLISH, Voice, compose, fitted
 from alerts.signature import Secret, signature_headers, signing_key
@@ -51,7 +51,7 @@ class WebhookReceiver:
         return fitted(
             compose(change, self.voice),
             lambda notice: json_bytes(webhook_content(change, notice, self.name)),
-            lambda body: len(body) < BODY_BYTES,
+            lambda body: len(body) < ALERT_BYTES,
         )
 
     def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:

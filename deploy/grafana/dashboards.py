@@ -251,6 +251,34 @@ PIPELINE: Final = Dashboard(
             ),
         ),
         Row(
+            "Scored output",
+            (
+                Panel(
+                    "Published",
+                    "Documents that the topic took, and those that were pruned before that: they are lost to it.",
+                    [
+                        Query(f"sum(rate(bellwether_output_published_total{{{INSTANCES}}}[$__rate_interval]))", "published"),
+                        Query(f"sum(rate(bellwether_output_lost_total{{{INSTANCES}}}[$__rate_interval]))", "lost"),
+                    ],
+                    "reqps",
+                ),
+                Panel(
+                    "Not published",
+                    "Placed documents that wait for the broker, and attempts that it did not confirm.",
+                    [
+                        Query(f"max by (job) (bellwether_output_waiting{{{JOB}}})", "waiting"),
+                        Query(in_range("bellwether_output_failures_total", "job"), "failures"),
+                    ],
+                ),
+                Panel(
+                    "Age",
+                    "How long ago the document was received that is to be published next.",
+                    [Query(f"max by (job) (bellwether_output_age_seconds{{{JOB}}})", "{{job}}")],
+                    "s",
+                ),
+            ),
+        ),
+        Row(
             "Trouble",
             (
                 Panel(

@@ -70,8 +70,8 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": milliseconds(settings.request_timeout),
         "bootstrap_timeout_ms": milliseconds(settings.request_timeout),
         "reconnect_backoff_max_ms": 5_000,
-        # A recreated topic has to be noticed while it is young.
-        "metadata_max_age_ms": 60_000,
+        # A recreated topic, and partitions that were added, have to be noticed while they are young.
+        "metadata_max_age_ms": 10_000,
         "allow_auto_create_topics": False,
         "security_protocol": settings.security_protocol,
     }
@@ -190,23 +190,27 @@ def refresh_metadata(client: KafkaNetClient, timeout_ms: int) -> None:
 def require_topics(client: KafkaNetClient, topics: Iterable[str], servers: Iterable[str], timeout_ms: int) -> None:
     """Raises SourceError that names every topic which does not exist, SourceUnavailable when the cluster does not say."""
     wanted = list(topics)
+    missing = wanted
     for topic in wanted:
         client.cluster.add_topic(topic)
-    try:
-        refresh_metadata(client, timeout_ms)
-    except UnknownTopicOrPartitionError:
-        pass
-    except TopicAuthorizationFailedError as error:
-        raise SourceError(f"not allowed to use {', '.join(wanted)}: grant DESCRIBE, and READ or WRITE") from error
-    except KafkaError as error:
-        raise SourceUnavailable(f"the topics could not be listed: {describe(error)}") from error
-    missing = [topic for topic in wanted if client.cluster.partitions_for_topic(topic) is None]
-    if missing:
-        server = next(iter(servers))
-        commands = "".join(
-            f"\n  kafka-topics.sh --bootstrap-server {server} --create --topic {topic} --partitions 6" for topic in missing
-        )
-        raise SourceError(f"no such topic: {', '.join(missing)}. Topics are not made by using them; create with{commands}")
+    # kafka-python may take the answer to a question from before for that to ours: only a second one is surely ours.
+    for _ in range(2):
+        try:
+            refresh_metadata(client, timeout_ms)
+        except UnknownTopicOrPartitionError:
+            pass
+        except TopicAuthorizationFailedError as error:
+            raise SourceError(f"not allowed to use {', '.join(wanted)}: grant DESCRIBE, and READ or WRITE") from error
+        except KafkaError as error:
+            raise SourceUnavailable(f"the topics could not be listed: {describe(error)}") from error
+        missing = [topic for topic in wanted if client.cluster.partitions_for_topic(topic) is None]
+        if not missing:
+            return
+    server = next(iter(servers))
+    commands = "".join(
+        f"\n  kafka-topics.sh --bootstrap-server {server} --create --topic {topic} --partitions 6" for topic in missing
+    )
+    raise SourceError(f"no such topic: {', '.join(missing)}. Topics are not made by using them; create with{commands}")
 
 
 def topic_id(client: KafkaNetClient, topic: str) -> str:

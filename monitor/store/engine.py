@@ -19,6 +19,9 @@ from monitor.store.schema import SCHEMA_VERSION, meta, metadata
 _WRITE: Final = "bellwether_write"
 _BUSY_TIMEOUT_MS: Final = 30_000
 _STATEMENT_TIMEOUT_MS: Final = 60_000
+_WAL_KEPT_BYTES: Final = 64 * 1_048_576
+"""SQLite's log grows as long as somebody reads an old state; once it is copied into the file it is cut back to so much."""
+
 _SCHEMA_LOCK: Final = 0x42454C4C57455448
 """Names the lock under which PostgreSQL's tables are made: instances that start together make them once."""
 
@@ -70,7 +73,13 @@ def _make_durable(engine: Engine) -> None:
         # The driver's own implicit BEGIN is deferred: two writers that both read first would deadlock on the upgrade.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_TIMEOUT_MS}", "cache_size=-65536"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={_BUSY_TIMEOUT_MS}",
+            f"journal_size_limit={_WAL_KEPT_BYTES}",
+            "cache_size=-65536",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Engine, Row, func, select, update
 
 from monitor.store.engine import reading, writing
@@ -13,10 +13,20 @@ from monitor.store.lease import Lease
 from monitor.store.ledger import placed_so_far
 from monitor.store.rows import insert_new_rows
 from monitor.store.schema import document, publication
-from monitor.types import Partition, Stance
+from monitor.types import Partition, Stance, Tone
 
 PUBLISHER: Final = "publisher"
 """Names the lease under which one instance at a time publishes."""
+
+_COLUMNS: Final = tuple(
+    document.c[name]
+    for name in (
+        "document_key", "place", "topic", "number", "offset", "received_ms", "published_ms", "uri", "version", "source", "language",
+        "status", "headline", "entities", "standing", "story_id", "label", "tone", "score_units", "model", "events",
+    )
+)  # fmt: skip
+_TOWARD: Final = msgspec.json.Decoder(dict[str, tuple[Tone, int]])
+_EVENTS: Final = msgspec.json.Decoder(tuple[tuple[str, str, str, int], ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ class Publications:
         with reading(self._engine) as connection:
             published = self._published(connection)
             newest = placed_so_far(connection)
-            statement = select(document).where(document.c.place > published).order_by(document.c.place).limit(limit)
+            statement = select(*_COLUMNS).where(document.c.place > published).order_by(document.c.place).limit(limit)
             rows = connection.execute(statement).all() if newest > published else []
         until = rows[-1].place if rows else newest
         return Pending(tuple(map(_placed, rows)), until, until - published - len(rows), newest - published)
@@ -95,25 +105,29 @@ class Publications:
         return int(connection.execute(select(publication.c.published).where(publication.c.topic == self._topic)).scalar_one())
 
 
-def _placed(row: Row[tuple[object, ...]]) -> PlacedDocument:
-    toward = json.loads(row.entities).items()
+def _placed(row: Row[tuple[Any, ...]]) -> PlacedDocument:
+    # By position: a look-up by name costs more than all that is done with what it finds.
+    (
+        document_key, _, kafka_topic, number, offset, received_ms, published_ms, uri, version, source, language, status, headline,
+        entities, standing, story_id, label, tone, score_units, model, events,
+    ) = row  # fmt: skip
     return PlacedDocument(
-        document_key=row.document_key,
-        partition=Partition(row.topic, row.number),
-        offset=row.offset,
-        received_ms=row.received_ms,
-        published_ms=row.published_ms,
-        uri=row.uri,
-        version=row.version,
-        source=row.source,
-        language=row.language,
-        status=row.status,
-        headline=row.headline,
-        standing=row.standing,
-        story_id=row.story_id,
-        topic=row.label,
-        stance=Stance(row.tone, row.score_units),
-        toward=tuple((entity, Stance(tone, score_units)) for entity, (tone, score_units) in toward),
-        events=tuple((entity, category, severity) for entity, category, severity, *_ in json.loads(row.events)),
-        model=row.model,
+        document_key=document_key,
+        partition=Partition(kafka_topic, number),
+        offset=offset,
+        received_ms=received_ms,
+        published_ms=published_ms,
+        uri=uri,
+        version=version,
+        source=source,
+        language=language,
+        status=status,
+        headline=headline,
+        standing=standing,
+        story_id=story_id,
+        topic=label,
+        stance=Stance(tone, score_units),
+        toward=tuple((entity, Stance(*said)) for entity, said in _TOWARD.decode(entities).items()),
+        events=tuple(event[:3] for event in _EVENTS.decode(events)),
+        model=model,
     )

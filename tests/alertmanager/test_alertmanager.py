@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -15,12 +16,13 @@ from alerts.notice import Voice
 from alerts.outbox import plan
 from alerts.remind import Reminder
 from alerts.signature import Secret
-from alerts.types import AttemptResult, Delivery, Severity
+from alerts.types import AttemptResult, Delivery, SeriesSelector, Severity
 from monitor.store.engine import open_engine
 from monitor.store.outbox import SqlOutbox
-from monitor.types import Series, SeriesKind
+from monitor.types import Metric, Series, SeriesKind
 from tests.alertmanager.telling import a_receiver, decide, fresh, now_ms
-from tests.alerts.building import a_change, minutes
+from tests.alerts.building import a_change, a_rule, minutes
+from tests.faults.tailing import append, news, running
 
 NORDIA = Series(SeriesKind.ENTITY, "nordia")
 
@@ -238,3 +240,29 @@ def test_sender_and_reminder_together_bring_an_incident_from_its_opening_to_its_
         for thread in threads:
             thread.join(20)
     assert [post["status"] for post in recorder.posts] == ["firing", "resolved"], "nobody hears a thing twice"
+
+
+def test_a_daemon_keeps_its_alertmanager_informed_over_the_restarts_of_both(lend, store, tmp_path):
+    server = lend()
+    receiver = a_receiver(server.url, resend_every_ms=500)
+    busy = a_rule(
+        name="busy", metric=Metric.STORIES, series=SeriesSelector(SeriesKind.ALL), level=1, clear_level=1, minimum_stories=0,
+        minimum_sources=0,
+    )  # fmt: skip
+    now = datetime.now(tz=UTC)
+    append(
+        tmp_path,
+        [news(f"uri-{ago}", f"Halden halts withdrawals {ago}", received_at=now - timedelta(minutes=ago)) for ago in (9, 5)],
+    )
+    database = str(store.url)
+    with running(tmp_path, open_engine(database), rules=[busy], receivers=[receiver]):
+        (seen,) = until(lambda: server.alerts(alertname="busy"), 60)
+        assert seen["labels"]["series"] == "all"
+        server.stop()
+        server.start()
+        assert until(lambda: server.alerts(alertname="busy"))
+    server.stop()
+    server.start()
+    assert server.alerts() == []
+    with running(tmp_path, open_engine(database), rules=[busy], receivers=[receiver]):
+        assert until(lambda: server.alerts(alertname="busy"), 60)

@@ -1,6 +1,7 @@
 """Receivers in the configuration: one list, each entry of a kind, each kind with its own fields."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from monitor.checking import build_receiver
 from monitor.config import load_settings
 from monitor.errors import ConfigurationError
 from tests.alerts.building import a_change
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def written(tmp_path, text):
@@ -83,3 +86,23 @@ def test_a_receiver_that_cannot_be_used_is_told_with_its_name(tmp_path):
     with pytest.raises(ConfigurationError, match=r"receiver a") as caught:
         build_receiver(settings.receivers[0])
     assert caught.value.problems == ["sender: is no mail address", "recipients.0: is no mail address"]
+
+
+def written_receivers():
+    """The receivers of the README and, without their comment signs, those of the example."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("### Receivers\n")[2]
+    yield re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)[1]
+    example = (ROOT / "deploy/example/bellwether.yaml").read_text(encoding="utf-8").partition("receivers: []\n")[2]
+    yield "".join(line.removeprefix("# ") + "\n" for line in example.splitlines() if line.startswith("# "))
+
+
+@pytest.mark.parametrize("text", list(written_receivers()), ids=["README", "example"])
+def test_what_is_written_about_receivers_can_be_used_as_it_is(tmp_path, text):
+    hushed = re.sub(r"/run/secrets/(\S+)", lambda found: str(tmp_path / found[1]), text)
+    for name in re.findall(r"/run/secrets/(\S+)", text):
+        secret = {"risk-desk-secret": "whsec_" + "c2VjcmV0" * 4}.get(name, "https://receiver.example/x")
+        (tmp_path / name).write_text(secret, encoding="utf-8")
+    settings = load_settings(written(tmp_path, hushed))
+    built = [build_receiver(receiver) for receiver in settings.receivers]
+    assert len(built) >= 5
+    assert all(receiver.render(a_change()) for receiver in built)

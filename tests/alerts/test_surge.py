@@ -18,6 +18,7 @@ HALDEN = Series(SeriesKind.ENTITY, "halden")
 NORVIK = Series(SeriesKind.ENTITY, "norvik")
 FRAUD = Series(SeriesKind.TOPIC, "fraud")
 CALM = np.ones(len(WINDOWS_MS))
+A_FIFTH = SurgeSettings(alarms_a_day=0.2)
 ROSTER = Roster([ALL_SERIES, FRAUD, HALDEN, NORVIK])
 
 
@@ -54,7 +55,7 @@ def explained(test, found, sources=None, feed=CALM):
 
 
 def test_a_burst_of_negative_stories_about_a_quiet_name_is_an_alarm_that_says_why():
-    [alarm] = SurgeTest(SurgeSettings(), baseline()).alarms(AT_MS, counted((8, 8, 8)), CALM, Asked())
+    [alarm] = SurgeTest(A_FIFTH, baseline()).alarms(AT_MS, counted((8, 8, 8)), CALM, Asked())
     evidence = alarm.evidence
     assert (alarm.series, alarm.at_ms, alarm.failed) == (HALDEN, AT_MS, None)
     assert (evidence.window_ms, evidence.count, evidence.sources) == (15 * MINUTE_MS, 8, 2)
@@ -64,14 +65,14 @@ def test_a_burst_of_negative_stories_about_a_quiet_name_is_an_alarm_that_says_wh
 
 
 def test_the_mean_and_variance_of_the_negative_binomial_are_those_that_the_evidence_names():
-    found = explained(SurgeTest(SurgeSettings(), baseline()), counted((3, 3, 3))).evidence
+    found = explained(SurgeTest(A_FIFTH, baseline()), counted((3, 3, 3))).evidence
     mean, variance = nbinom.stats(found.r, found.q)
     assert mean == pytest.approx(found.expected)
     assert variance == pytest.approx(found.dispersion * found.expected + found.expected**2 / found.certainty)
 
 
 def test_the_window_that_speaks_loudest_decides():
-    test = SurgeTest(SurgeSettings(), baseline())
+    test = SurgeTest(A_FIFTH, baseline())
     assert explained(test, counted((6, 6, 6))).evidence.window_ms == WINDOWS_MS[0]
     assert explained(test, counted((0, 9, 9))).evidence.window_ms == WINDOWS_MS[1]
     assert explained(test, counted((0, 1, 14))).evidence.window_ms == WINDOWS_MS[2]
@@ -80,11 +81,11 @@ def test_the_window_that_speaks_loudest_decides():
 @pytest.mark.parametrize(
     ("change", "failed"),
     [
-        (lambda: (SurgeTest(SurgeSettings(), baseline(hours=3)), counted((9, 9, 9)), Asked()), Gate.HISTORY),
-        (lambda: (SurgeTest(SurgeSettings(), baseline()), counted((2, 2, 2)), Asked()), Gate.STORIES),
-        (lambda: (SurgeTest(SurgeSettings(), baseline(halden=8.0)), counted((1, 6, 30)), Asked()), Gate.EFFECT),
-        (lambda: (SurgeTest(SurgeSettings(), baseline(halden=1.0)), counted((1, 3, 3)), Asked()), Gate.PROBABILITY),
-        (lambda: (SurgeTest(SurgeSettings(), baseline()), counted((9, 9, 9)), Asked(1)), Gate.SOURCES),
+        (lambda: (SurgeTest(A_FIFTH, baseline(hours=3)), counted((9, 9, 9)), Asked()), Gate.HISTORY),
+        (lambda: (SurgeTest(A_FIFTH, baseline()), counted((2, 2, 2)), Asked()), Gate.STORIES),
+        (lambda: (SurgeTest(A_FIFTH, baseline(halden=8.0)), counted((1, 6, 30)), Asked()), Gate.EFFECT),
+        (lambda: (SurgeTest(A_FIFTH, baseline(halden=1.0)), counted((1, 3, 3)), Asked()), Gate.PROBABILITY),
+        (lambda: (SurgeTest(A_FIFTH, baseline()), counted((9, 9, 9)), Asked(1)), Gate.SOURCES),
     ],
 )
 def test_each_gate_holds_back_what_does_not_pass_it(change, failed):
@@ -94,7 +95,7 @@ def test_each_gate_holds_back_what_does_not_pass_it(change, failed):
 
 
 def test_sources_are_asked_only_of_what_else_would_be_an_alarm():
-    test, nobody = SurgeTest(SurgeSettings(), baseline()), Asked()
+    test, nobody = SurgeTest(A_FIFTH, baseline()), Asked()
     test.alarms(AT_MS, counted((2, 2, 2)), CALM, nobody)
     explained(test, counted((1, 1, 3)), nobody)
     assert nobody.asked == []
@@ -104,37 +105,37 @@ def test_sources_are_asked_only_of_what_else_would_be_an_alarm():
 
 
 def test_a_window_with_one_source_yields_to_a_longer_one_with_two():
-    test, sources = SurgeTest(SurgeSettings(), baseline()), Asked({15: 1, 60: 2, 360: 3})
+    test, sources = SurgeTest(A_FIFTH, baseline()), Asked({15: 1, 60: 2, 360: 3})
     [alarm] = test.alarms(AT_MS, counted((8, 8, 8)), CALM, sources)
     assert (alarm.failed, alarm.evidence.window_ms, alarm.evidence.sources) == (None, WINDOWS_MS[1], 2)
 
 
 def test_nothing_is_computed_and_nobody_asked_while_no_series_has_three_negative_stories():
-    assert SurgeTest(SurgeSettings(), baseline()).alarms(AT_MS, counted((0, 1, 2)), CALM, Asked()) == []
+    assert SurgeTest(A_FIFTH, baseline()).alarms(AT_MS, counted((0, 1, 2)), CALM, Asked()) == []
 
 
 def test_a_name_never_heard_of_alarms_on_the_first_day_and_three_stories_of_it_do_not():
-    test = SurgeTest(SurgeSettings(alarms_a_day=0.03), baseline(hours=10))
+    test = SurgeTest(SurgeSettings(alarms_a_day=0.006), baseline(hours=10))
     assert explained(test, counted((8, 30, 30), series=NORVIK)).failed is None
     assert explained(test, counted((1, 3, 3), series=NORVIK)).failed is Gate.PROBABILITY
 
 
 def test_a_busy_name_on_a_first_day_is_not_a_surge():
-    test = SurgeTest(SurgeSettings(), baseline(hours=10, halden=20.0))
+    test = SurgeTest(A_FIFTH, baseline(hours=10, halden=20.0))
     assert explained(test, counted((4, 13, 65))).failed is not None
 
 
 def test_the_decision_is_the_same_from_the_numbers_alone_bit_for_bit():
     for kind in (SurgeKind.NEGATIVE, SurgeKind.VOLUME, SurgeKind.SHARE):
         for negative in ((0, 2, 4), (3, 3, 3), (5, 7, 9), (9, 20, 40)):
-            test = SurgeTest(SurgeSettings(kind=kind), baseline(halden=0.7))
+            test = SurgeTest(replace(A_FIFTH, kind=kind), baseline(halden=0.7))
             found = explained(test, counted(negative, tuple(2 * number for number in negative)))
             assert recompute(found.evidence) == found.evidence
             assert decide(found.evidence) is found.failed
 
 
 def test_a_changed_number_changes_the_decision():
-    evidence = explained(SurgeTest(SurgeSettings(), baseline()), counted((8, 8, 8))).evidence
+    evidence = explained(SurgeTest(A_FIFTH, baseline()), counted((8, 8, 8))).evidence
     assert decide(evidence) is None
     assert decide(replace(evidence, expected=evidence.expected * 300)) is Gate.PROBABILITY
     assert decide(replace(evidence, alpha=evidence.p)) is Gate.PROBABILITY
@@ -142,7 +143,7 @@ def test_a_changed_number_changes_the_decision():
 
 
 def test_a_surge_is_over_when_its_window_and_the_shortest_are_likely_again():
-    test = SurgeTest(SurgeSettings(), baseline(halden=1.0))
+    test = SurgeTest(A_FIFTH, baseline(halden=1.0))
 
     def over(negative):
         return bool(test.is_over(AT_MS, WINDOWS_MS[1], counted(negative), CALM)[0])
@@ -155,13 +156,13 @@ def test_a_surge_is_over_when_its_window_and_the_shortest_are_likely_again():
 
 
 def test_many_stories_of_any_tone_are_a_volume_surge():
-    test = SurgeTest(SurgeSettings(kind=SurgeKind.VOLUME, minimum_stories=5), baseline())
+    test = SurgeTest(replace(A_FIFTH, kind=SurgeKind.VOLUME, minimum_stories=5), baseline())
     assert explained(test, counted((0, 0, 0), (12, 12, 12))).failed is None
     assert explained(test, counted((0, 0, 0), (4, 4, 4))).failed is Gate.STORIES
 
 
 def test_a_share_shift_needs_no_more_stories_than_usual():
-    settings = SurgeSettings(kind=SurgeKind.SHARE, minimum_stories=8, alarms_a_day=5.0)
+    settings = SurgeSettings(kind=SurgeKind.SHARE, minimum_stories=8, alarms_a_day=1.0)
     test = SurgeTest(settings, baseline(halden=10.0))
     shifted = explained(test, counted((2, 30, 30), (3, 30, 60)))
     assert shifted.failed is None
@@ -173,7 +174,7 @@ def test_a_share_shift_needs_no_more_stories_than_usual():
 
 
 def test_a_feed_that_falls_silent_is_found_and_a_quiet_name_is_not():
-    test = SurgeTest(SurgeSettings(kind=SurgeKind.SILENCE, alarms_a_day=0.01), baseline())
+    test = SurgeTest(SurgeSettings(kind=SurgeKind.SILENCE, alarms_a_day=0.002, watched=frozenset({SeriesKind.ALL})), baseline())
     assert explained(test, counted((0, 0, 0), (0, 0, 60), ALL_SERIES)).failed is None
     assert explained(test, counted((0, 0, 0), (10, 38, 230), ALL_SERIES)).failed is not None
     assert test.alarms(AT_MS, counted((0, 0, 0), (0, 0, 0), HALDEN), CALM, Asked()) == []
@@ -185,7 +186,7 @@ def test_a_feed_of_twice_the_stories_is_expected_to_have_twice_of_each_part():
     assert twice == pytest.approx([1.3, 1.7, 1.9], abs=0.15)
     assert feed_factors(normal, AT_MS, np.array([0, 0, 0])).tolist() == [1, 1, 1]
     assert feed_factors(normal, AT_MS, np.array([5_000, 9_000, 9_000])).max() == 3
-    test = SurgeTest(SurgeSettings(), normal)
+    test = SurgeTest(A_FIFTH, normal)
     calm, busy = (explained(test, counted((3, 7, 9)), feed=feed).evidence for feed in (CALM, np.full(3, 2.0)))
     assert busy.expected == 2 * calm.expected
     assert busy.p > calm.p
@@ -197,6 +198,19 @@ def test_the_budget_is_the_sum_of_what_every_series_and_every_turn_of_a_window_m
     assert (alphas * turns * 5).sum() == pytest.approx(2.0)
     assert alphas[0] == pytest.approx(50 * alphas[1])
     assert (alphas * turns).std(axis=1) == pytest.approx([0, 0, 0])
+
+
+def test_a_rule_finds_nothing_in_kinds_that_it_does_not_watch_and_spends_nothing_on_them():
+    def alpha(series, **changes):
+        return explained(SurgeTest(replace(A_FIFTH, **changes), baseline()), counted((9, 9, 9), series=series)).evidence.alpha
+
+    topics = frozenset({SeriesKind.TOPIC})
+    assert alpha(HALDEN, watched=topics) == 0
+    assert alpha(ALL_SERIES) == 0
+    assert alpha(HALDEN) == pytest.approx(50 * alpha(FRAUD))
+    assert alpha(FRAUD, watched=topics) == pytest.approx(2 * alpha(HALDEN, watched=frozenset({SeriesKind.ENTITY})))
+    test = SurgeTest(replace(A_FIFTH, watched=topics), baseline())
+    assert test.alarms(AT_MS, counted((9, 9, 9)), CALM, Asked()) == []
 
 
 def burning(days):

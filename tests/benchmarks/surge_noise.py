@@ -1,6 +1,6 @@
 """Simulated news in which nothing happens, and surges of known size: false alarms a day against the budget, and how much is found.
 
-`python -m tests.benchmarks.surge_noise [--series N] [--topics N] [--days N] [--copies N] [--budget B ...] [--seed N] [--json FILE]`
+`python -m tests.benchmarks.surge_noise [--series N] [--rate N] [--days N] [--copies N] [--budget B ...] [--parts P ...]`
 
 Noise: every series has a gamma-distributed rate, its own share of negative stories and the week of a newsroom; four weeks are the
 baseline, and each minute of the days after is judged on sliding windows, as the daemon does, with a baseline estimated anew every
@@ -73,12 +73,12 @@ class World:
         return Roster([ALL_SERIES, *self.topics, *self.entities])
 
 
-def world(series: int, topics: int, random: np.random.Generator) -> World:
+def world(series: int, topics: int, rate: float, random: np.random.Generator) -> World:
     return World(
         entities=tuple(Series(SeriesKind.ENTITY, f"name-{number:05d}") for number in range(series)),
         topics=tuple(Series(SeriesKind.TOPIC, f"topic-{number:02d}") for number in range(topics)),
         topic_of=np.arange(series) % topics,
-        rate=random.gamma(0.5, 16.0, size=series),
+        rate=random.gamma(0.5, 2 * rate, size=series),
         share=random.beta(6.0, 14.0, size=series),
     )
 
@@ -181,7 +181,7 @@ class Alarms:
 
 
 def judge(
-    of: World, told: News, first: int, minutes: int, rules: list[Alarms], tick: Callable[[], None], *, copies_count: bool = False
+    of: World, told: News, *, first: int, minutes: int, rules: list[Alarms], tick: Callable[[], None], copies_count: bool = False
 ) -> dict[str, float]:
     """Judges `minutes` minutes from `first` on; what came before is the baseline. Seconds that it took, by what."""
     roster, history = of.roster, History()
@@ -221,7 +221,7 @@ def judge(
 
 
 def noise(
-    of: World, days: int, copies: float, budgets: list[float], random: np.random.Generator, tick: Callable[[], None]
+    of: World, random: np.random.Generator, *, days: int, copies: float, budgets: list[float], tick: Callable[[], None]
 ) -> dict[str, Any]:
     """Alarms a day on news in which nothing happens, with copies counted as copies and, where there are any, as stories."""
     first = BEGIN + WEEKS_MINUTES
@@ -233,7 +233,7 @@ def noise(
             for kind, least in ((SurgeKind.NEGATIVE, 3), (SurgeKind.VOLUME, 5), (SurgeKind.SHARE, 8))
             for budget in budgets
         ]
-        cost = judge(of, told, first, days * DAY, rules, tick, copies_count=copies_count)
+        cost = judge(of, told, first=first, minutes=days * DAY, rules=rules, tick=tick, copies_count=copies_count)
         answer["copies_counted_as_stories" if copies_count else "stories"] = {
             "cost": cost,
             "alarms": [
@@ -263,7 +263,7 @@ def first_days(of: World, days: int, random: np.random.Generator, tick: Callable
         minutes = np.sort(random.integers(begin, begin + HOUR, 30))
         told = told.joined(News(minutes, np.full(30, name), np.ones(30, dtype=bool), np.zeros(30, dtype=bool)))
     rule = Alarms(SurgeSettings(alarms_a_day=1.0))
-    judge(of, told, BEGIN, days * DAY, [rule], tick)
+    judge(of, told, first=BEGIN, minutes=days * DAY, rules=[rule], tick=tick)
     delays = {}
     for name, begin in zip(names, begins, strict=True):
         found = rule.first.pop(of.entities[name], None)
@@ -324,6 +324,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=10_000, help="simulated names")
     parser.add_argument("--topics", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=8.0, help="stories a day of a name, on average")
     parser.add_argument("--days", type=int, default=7, help="days of the test; four weeks come before")
     parser.add_argument("--copies", type=float, default=3.0, help="documents a story, on average, in the second run")
     parser.add_argument("--budget", type=float, nargs="+", default=[1.0, 10.0, 50.0], help="false alarms a day")
@@ -332,15 +333,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, help="where the figures go; else to standard output")
     chosen = parser.parse_args(arguments)
     random = np.random.default_rng(chosen.seed)
-    of = world(chosen.series, chosen.topics, random)
-    answer: dict[str, Any] = {"series": chosen.series, "days": chosen.days, "seed": chosen.seed}
+    of = world(chosen.series, chosen.topics, chosen.rate, random)
+    answer: dict[str, Any] = {"series": chosen.series, "rate": chosen.rate, "days": chosen.days, "seed": chosen.seed}
     with Progress(console=Console(stderr=True)) as progress:
         if "independent" in chosen.parts:
             tick = ticking(progress, "independent stories", chosen.days)
-            answer["independent"] = noise(of, chosen.days, 1.0, chosen.budget, random, tick)
+            answer["independent"] = noise(of, random, days=chosen.days, copies=1.0, budgets=chosen.budget, tick=tick)
         if "copies" in chosen.parts:
             tick = ticking(progress, f"{chosen.copies:g} copies a story", 2 * chosen.days)
-            answer["copies"] = noise(of, chosen.days, chosen.copies, chosen.budget, random, tick)
+            answer["copies"] = noise(of, random, days=chosen.days, copies=chosen.copies, budgets=chosen.budget, tick=tick)
         if "first-days" in chosen.parts:
             answer["first_days"] = first_days(of, 8, random, ticking(progress, "a log's first days", 8))
         if "power" in chosen.parts:

@@ -65,7 +65,7 @@ class Run:
 
     family: str
     number: int
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, int] = field(default_factory=dict)
     met_records: int = 0
     lost: int = 0
     doubled: int = 0
@@ -74,6 +74,11 @@ class Run:
     seconds: float = 0.0
     incidents: int = 0
     wrong: list[str] = field(default_factory=list)
+
+    @property
+    def number_of_faults(self) -> int:
+        """Of all kinds together."""
+        return sum(self.faults.values())
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Storm:
 
     def fault(self, name: str) -> None:
         """Notes a fault, and whether there was something to read when it happened."""
-        self.run.faults[name] += 1
+        self.run.faults[name] = self.run.faults.get(name, 0) + 1
         self.run.met_records += self.read() < len(self.early)
 
 
@@ -124,7 +129,7 @@ class Storm:
 def kill(storm: Storm) -> None:
     """Family 1: kill -9 at random times and at named points, all instances at once, each started again at once."""
     plans = {one.folder: _plan(storm, one) for one in storm.instances}
-    while storm.run.faults.total() < storm.kills:
+    while storm.run.number_of_faults < storm.kills:
         time.sleep(_LOOK_S)
         for one in storm.instances:
             plan = plans[one.folder]
@@ -416,7 +421,7 @@ def table(runs: Sequence[Run]) -> str:
         shown = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
         equal = sum(not run.wrong for run in own)
         lines.append(
-            f"| {family} | {len(own)} | {sum(run.faults.total() for run in own)} | {sum(run.met_records for run in own)} "
+            f"| {family} | {len(own)} | {sum(run.number_of_faults for run in own)} | {sum(run.met_records for run in own)} "
             f"| {sum(run.lost for run in own)} | {sum(run.doubled for run in own)} | {shown} | {equal} of {len(own)} |"
         )
     return "\n".join(lines)
@@ -454,7 +459,7 @@ def soak(names: Sequence[str], kills: int, records: int, options: Options, show:
                         run.wrong.append(f"the run broke off: {error}")
                         _mend(servers)
                     show(
-                        f"{family} #{number}: {run.faults.total()} faults, {run.lost} lost, {run.doubled} doubled, "
+                        f"{family} #{number}: {run.number_of_faults} faults, {run.lost} lost, {run.doubled} doubled, "
                         f"{run.seconds:.0f} s{''.join(f'{os.linesep}    {fault}' for fault in run.wrong[:8])}",
                         runs,
                     )

@@ -14,6 +14,7 @@ from typing import Any
 from alerts.webhook import Receiver
 from sqlalchemy import Engine
 
+from alerts.channels.protocol import Receiver
 from alerts.types import ThresholdRule
 from monitor.classifier.protocol import Classifier
 from monitor.config import BatchSettings, FileSettings, Settings, SourceSettings, TimeSettings, WebSettings

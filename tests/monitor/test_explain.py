@@ -123,6 +123,28 @@ def test_an_answer_for_programs_holds_what_was_promised():
     ]
 
 
+def test_the_severe_events_of_a_text_are_told_with_what_matched_and_why_others_did_not():
+    found = explain("Halden files for bankruptcy. If Norvik collapses, savers queue.", [], WATCHED, FakeClassifier())
+    told = as_json(found)["events"]
+    assert [(one["entity"], one["category"], one["severity"], one["said"], one["rejected_by"]) for one in told] == [
+        ("halden", "insolvency", "critical", "halden files for bankruptcy", None),
+        ("norvik", "insolvency", "critical", "norvik collapses", '"if" stands against it'),
+    ]
+    assert all(one["pattern"].startswith("<X><has>") for one in told)
+    assert as_json(found)["events_unmatched"] == ["bank_run"]
+    shown = " ".join(printed(found).split())
+    assert 'Insolvency or collapse (critical): Halden Bank, as "halden files for bankruptcy"' in shown
+    assert 'Norvik, as "norvik collapses"; no event: "if" stands against it' in shown
+    assert "Bank run: words of it, but no pattern matches with a name" in shown
+
+
+def test_a_name_that_is_only_asked_about_has_severe_events_as_well():
+    found = explain("Regulators seize Dee", ["Dee"], WATCHED, FakeClassifier())
+    assert [(one.entity, one.category, one.rejected_by) for one in found.findings] == [("Dee", "seizure", None)]
+    assert "Severe events: none" in printed(explain("Dee gains", ["Dee"], NOBODY, FakeClassifier()))
+    assert "Severe events" not in printed(explain("Dee gains", [], NOBODY, FakeClassifier()))
+
+
 def test_nothing_of_a_text_or_a_name_is_read_as_markup():
     hostile = "[bold]Norvik[/] [link=https://x.example]gains[/link] [/nonsense] \\[red]"
     found = explain(hostile, ["[/b]", "[link=https://x.example]gains"], WATCHED, FakeClassifier())

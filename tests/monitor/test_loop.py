@@ -32,6 +32,7 @@ class Log:
     generation: int = 1
     at_once: int = 2
     broken: bool = False
+    lost: bool = False
     interruption: Interruption | None = None
     exhausted: bool = False
 
@@ -54,7 +55,7 @@ class Log:
         return Polled(records, interruptions)
 
     def assignment(self):
-        return Assignment(self.generation, frozenset({NEWS}))
+        return Assignment(self.generation, frozenset() if self.lost else frozenset({NEWS}))
 
     def partitions(self):
         return frozenset({NEWS})
@@ -69,7 +70,7 @@ class Log:
         return {NEWS: self.position}
 
     def end_offsets(self):
-        return {NEWS: len(self.records)}
+        return {} if self.lost else {NEWS: len(self.records)}
 
     def hint(self, positions): ...
 
@@ -237,6 +238,23 @@ def test_a_lost_device_ends_the_loop_before_anything_is_saved(build):
     with pytest.raises(DeviceLost, match="gone"), turned.loop.opened():
         turned.turn_until(lambda: False, turns=1_000_000)  # until the classifier has said so
     assert turned.saved() == []
+
+
+def test_the_lag_of_a_partition_that_went_to_another_instance_is_not_told_any_more(build):
+    turned = build()
+    turned.log.write(3)
+
+    def lag():
+        return turned.daemon.registry.get_sample_value(
+            "bellwether_source_lag", {"topic": NEWS.topic, "partition": str(NEWS.number)}
+        )
+
+    with turned.loop.opened():
+        turned.turn_until(lambda: lag() is not None)
+        turned.log.lost = True
+        turned.log.move()
+        turned.loop.turn()
+        assert lag() is None
 
 
 def test_a_break_in_the_log_is_recorded_after_all_that_was_read_before_it(build):

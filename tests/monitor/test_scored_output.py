@@ -1,6 +1,7 @@
 """What is placed becomes messages that keep to the published schema, and stays what it is while the broker is away."""
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ from monitor.errors import SourceError, SourceUnavailable
 from monitor.metrics import Metrics
 from monitor.scored_output import ScoredOutput, document_id, message
 from monitor.sources.kafka_topic import KafkaTopic
-from monitor.store.engine import writing
+from monitor.store.engine import open_engine, writing
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.store.publications import PUBLISHER, PlacedDocument, Publications
@@ -59,6 +60,13 @@ WHOLE = PlacedDocument(
 @pytest.fixture
 def engine(database):
     engine = open_engine(database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def file_engine(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
     yield engine
     engine.dispose()
 
@@ -367,11 +375,11 @@ def read_back(bootstrap, topic):
 
 
 @pytest.mark.kafka
-def test_a_topic_of_kafka_has_what_it_took_and_another_client_reads_it(kafka, engine):
+def test_a_topic_of_kafka_has_what_it_took_and_another_client_reads_it(kafka, file_engine):
     name = kafka.create_topic(partitions=1)
-    settle(engine, *(scored(number) for number in range(250)))
+    settle(file_engine, *(scored(number) for number in range(250)))
     with closing(KafkaTopic(kafka_settings(kafka), name)) as topic:
-        found = output(engine, lambda: topic, name, at_once=100)
+        found = output(file_engine, lambda: topic, name, at_once=100)
         while found.turn():
             pass
     messages = read_back(kafka.bootstrap, name)
@@ -401,16 +409,16 @@ def test_a_message_that_the_topic_does_not_take_is_no_success(kafka):
     with closing(KafkaTopic(kafka_settings(kafka), name)) as topic:
         topic.append([(b"key", b"small")])
         with pytest.raises(SourceUnavailable, match="took 0 of 1"):
-            topic.append([(b"key", uuid.uuid4().bytes * 1_000)])
+            topic.append([(b"key", os.urandom(16_000))])
 
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_a_broker_that_is_killed_in_the_middle_costs_time_and_no_message(fresh_kafka, engine):
+def test_a_broker_that_is_killed_in_the_middle_costs_time_and_no_message(fresh_kafka, file_engine):
     name = fresh_kafka.create_topic(partitions=3)
     kafka = kafka_settings(fresh_kafka, request_timeout=timedelta(seconds=2))
-    settle(engine, *(scored(number) for number in range(400)))
-    found, stop = output(engine, lambda: KafkaTopic(kafka, name), name, at_once=20), threading.Event()
+    settle(file_engine, *(scored(number) for number in range(400)))
+    found, stop = output(file_engine, lambda: KafkaTopic(kafka, name), name, at_once=20), threading.Event()
     thread = threading.Thread(target=found.run, args=(stop,))
     thread.start()
     deadline_s = time.monotonic() + 120

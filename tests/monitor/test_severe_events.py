@@ -118,7 +118,7 @@ def test_the_opinion_of_the_entity_decides_where_a_category_asks_for_it():
     assert told(text, toward={"halden": GOOD}) == set()
     assert told(text, document=GOOD, toward={"halden": BAD}) == {("halden", "investigation")}
     (found,) = EVENTS.judge(EVENTS.find(passage(text)), prediction(GOOD))
-    assert found.rejected_by == "P(negative) is 0.010, below 0.35"
+    assert found.rejected_by == "P(negative) is 0.010, below 0.05"
 
 
 def test_what_befalls_somebody_needs_no_bad_words():

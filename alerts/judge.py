@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,9 @@ from alerts.types import (
     SurgeRule,
     ThresholdRule,
 )
-from monitor.types import ALL_SERIES, Count, Reading, Readings, Report, Series, SeriesKind
+from monitor.types import ALL_SERIES, MINUTE_MS, Count, Reading, Readings, Report, Series, SeriesKind
+
+_DAY_MS: Final = 1_440 * MINUTE_MS
 
 States = Mapping[tuple[str, Series], AlertState]
 """What is remembered of every series that is not inactive, by rule and series."""
@@ -190,7 +193,10 @@ class Judge:
         counted = count_windows(looked_at, readings, at_ms, baseline.roster)
         test = self._surge_tests.get(rule.name)
         if test is None or test.baseline is not baseline:
-            test = self._surge_tests[rule.name] = SurgeTest(rule.settings, baseline)
+            # A feed of one wire has no second source to ask for.
+            known_sources = readings.sources(ALL_SERIES, _DAY_MS, baseline.until_ms)
+            settings = replace(rule.settings, minimum_sources=min(rule.settings.minimum_sources, max(known_sources, 1)))
+            test = self._surge_tests[rule.name] = SurgeTest(settings, baseline)
         every = window_stories(readings, ALL_SERIES, at_ms)
         feed = feed_factors(baseline, at_ms, every)
         alarms = test.alarms(at_ms, counted, feed, lambda series, window_ms: readings.sources(series, window_ms, at_ms))

@@ -141,6 +141,7 @@ class SurgeRule:
     `settings` say what is counted and how many false alarms a day are accepted over all series, as warnings; an alarm that stays
     one under `critical_alarms_a_day` is critical (0: none ever is). The condition must hold for `for_ms` before the rule
     fires; while firing it is over once window and shortest window have been likely again for `keep_firing_ms`.
+    Of a feed that had fewer sources than `minimum_sources` in a day, no more are asked than it had.
     """
 
     name: str

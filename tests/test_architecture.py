@@ -10,11 +10,13 @@ PACKAGES = ("monitor", "alerts", "pipelines")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 # The core may know what an alert is made of where things are wired together; everything else of the daemon may not.
 WIRING = {
+    "monitor/assembly.py",
     "monitor/daemon.py",
     "monitor/checking.py",
     "monitor/judging.py",
     "monitor/view.py",
     "monitor/metrics.py",
+    "monitor/normal.py",
     "monitor/cli.py",
     "monitor/rules_file.py",
     "monitor/store/incidents.py",

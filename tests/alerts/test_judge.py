@@ -60,7 +60,7 @@ def test_an_incident_resolves_with_what_it_said_at_its_opening():
     evaluation = judge.evaluate(minutes(101), FakeReadings({HALDEN: GOOD}), states, blind=False)
     change, opened = evaluation.changes[0], states["tone", HALDEN].incident
     assert (change.kind, change.sequence) == (ChangeKind.RESOLVED, 2)
-    assert change.incident == replace(opened, resolved_at_ms=minutes(101), resolve_reason=ResolveReason.CLEARED)
+    assert change.incident == replace(opened, resolved_at_ms=minutes(101), resolve_reason=ResolveReason.CLEARED, sequence=2)
     assert change.reading.count == GOOD
     assert evaluation.states == {("tone", HALDEN): None}
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from alerts.judge import Judge
-from alerts.types import Comparison, SeriesSelector, Severity, ThresholdRule
+from alerts.types import Comparison, EventRule, SeriesSelector, Severity, ThresholdRule
 from monitor.errors import StoreUnavailable
 from monitor.judging import Judging
 from monitor.metrics import Metrics
-from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Metric, Partition, Series, SeriesKind
+from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Metric, Partition, Report, Series, SeriesKind
 from monitor.windows import Windows
 
 BANK = Series(SeriesKind.ENTITY, "bank")
@@ -41,6 +41,7 @@ RULES = (
         minimum_stories=4,
         keep_firing_ms=5 * MINUTE_MS,
     ),
+    EventRule(name="event", keep_firing_ms=60 * MINUTE_MS),
 )
 
 
@@ -64,6 +65,14 @@ class Saved:
     state: dict = field(default_factory=dict)
     changes: list = field(default_factory=list)
     failures: list = field(default_factory=list)
+    reports: list = field(default_factory=list)
+    """Those whose documents were placed and that no rule has heard of, with their numbers."""
+
+    def unheard(self):
+        return list(self.reports)
+
+    def incidents(self, kind, since_ms):
+        return []
 
     def evaluated_until_ms(self):
         return self.until_ms
@@ -71,7 +80,7 @@ class Saved:
     def states(self):
         return dict(self.state)
 
-    def save(self, evaluations, deliveries, evaluated_until_ms, lease):
+    def save(self, evaluations, deliveries, evaluated_until_ms, lease, heard):
         failure = self.failures.pop() if self.failures else ""
         if failure == "before":
             raise StoreUnavailable("not now")
@@ -83,6 +92,7 @@ class Saved:
                 else:
                     self.state[key] = state
         self.until_ms = evaluated_until_ms
+        self.reports = [(number, report) for number, report in self.reports if heard is None or number > heard]
         if failure == "after":
             raise StoreUnavailable("no answer")
 
@@ -111,19 +121,27 @@ def judging_over(history, saved):
     return judging
 
 
-def oracle(history, until_ms):
-    """Every single minute after the first counted one, judged by hand."""
+def oracle(history, reports, until_ms):
+    """Every single minute after the first counted one, judged by hand; before it, what was reported until then."""
+    waiting = list(reports)
     windows, judge, states, changes = windows_of(history), Judge(RULES, {"bank": "Bank"}), {}, []
     for at_ms in range(min(bucket.minute_ms for bucket in history) + MINUTE_MS, until_ms + 1, MINUTE_MS):
+        while waiting and waiting[0].at_ms < at_ms:
+            follow(judge.hear(waiting.pop(0), states), states, changes)
         blind = windows.reading(ALL_SERIES, BLIND_MS, at_ms).documents == 0
-        evaluation = judge.evaluate(at_ms, windows, states, blind=blind)
-        changes += [(change.kind, change.at_ms, change.incident.incident_id) for change in evaluation.changes]
-        for key, state in evaluation.states.items():
-            if state is None:
-                states.pop(key, None)
-            else:
-                states[key] = state
+        follow(judge.evaluate(at_ms, windows, states, blind=blind), states, changes)
+    for report in waiting:
+        follow(judge.hear(report, states), states, changes)
     return changes, states
+
+
+def follow(evaluation, states, changes):
+    changes += [(change.kind, change.at_ms, change.incident.incident_id) for change in evaluation.changes]
+    for key, state in evaluation.states.items():
+        if state is None:
+            states.pop(key, None)
+        else:
+            states[key] = state
 
 
 # Minutes between two buckets: neighbours, the edges of the windows, of blindness, and a long silence.
@@ -141,15 +159,32 @@ def histories(draw):
     return history
 
 
+@st.composite
+def reports(draw, history):
+    """Reports of events in some of the minutes that count anything, in the order of time."""
+    moments = st.tuples(st.sampled_from(sorted({bucket.minute_ms for bucket in history})), st.integers(0, MINUTE_MS - 1))
+    found = draw(st.lists(st.tuples(moments, st.sampled_from(["fraud", "default"]), st.sampled_from("abc")), max_size=6))
+    severities = {"fraud": "warning", "default": "critical"}
+    return [
+        Report(minute_ms + later_ms, "bank", category, severities[category], number % 2, number, source, f"{category} at the bank")
+        for number, ((minute_ms, later_ms), category, source) in enumerate(sorted(found), 1)
+    ]
+
+
 @given(histories(), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_the_pieces_in_which_time_comes_and_restarts_and_failing_saves_change_nothing(history, data):
+    told = data.draw(reports(history))
     until_ms = max(bucket.minute_ms for bucket in history) + data.draw(st.sampled_from([0, 1, 11, 61, 200])) * MINUTE_MS
     begin_ms = min(bucket.minute_ms for bucket in history)
     steps = data.draw(st.lists(st.integers(begin_ms, until_ms), max_size=8))
     saved = Saved(failures=data.draw(st.lists(st.sampled_from(["", "before", "after"]), max_size=6)))
     judging = judging_over(history, saved)
+    placed = list(enumerate(told, 1))
     for mark_ms in [*sorted(steps), *[until_ms] * 8]:
+        # What comes before the mark is placed before time is judged up to it; in the last minute, before it is over.
+        while placed and (placed[0][1].at_ms < mark_ms or mark_ms == until_ms):
+            saved.reports.append(placed.pop(0))
         if data.draw(st.booleans()):
             judging = judging_over(history, saved)
         try:
@@ -157,7 +192,7 @@ def test_the_pieces_in_which_time_comes_and_restarts_and_failing_saves_change_no
         except StoreUnavailable:
             judging.clear()
             judging.restore()
-    changes, states = oracle(history, until_ms)
+    changes, states = oracle(history, told, until_ms)
     assert saved.changes == changes
     assert saved.state == states
     assert judging.states == states

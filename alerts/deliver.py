@@ -25,6 +25,9 @@ _SHORTEST_WAIT_S: Final = 1.0
 _LONGEST_RETRY_AFTER_S: Final = 24 * 3_600.0
 _LOOK_AGAIN_S: Final = 30.0
 """Another process may have put something into the outbox, and cannot notify us."""
+_LONGEST_PAUSE_MS: Final = round(_LONGEST_RETRY_AFTER_S * 1_000) + 3_600_000
+"""What is put off for longer than any pause lasts was put off by a clock that ran ahead."""
+
 _BEHIND_S: Final = 2.0
 _STOP_S: Final = 1.0
 _SLACK_MS: Final = 5_000
@@ -99,10 +102,13 @@ class Sender:
         self._wall_ms = wall_ms
         self._chance = chance
         self._wake = threading.Event()
+        self._notified = True
+        self._looked_behind_s = float("-inf")
         self._in_flight: dict[str, tuple[Delivery, Future[Attempt]]] = {}
 
     def notify(self) -> None:
         """Says that there may be something to do: new deliveries, or the end. Safe from any thread."""
+        self._notified = True
         self._wake.set()
 
     def run(self, stop: threading.Event) -> None:
@@ -155,14 +161,28 @@ class Sender:
         return self._outbox.hold(delivery, self._wall_ms() + channel.timeout_ms + _SLACK_MS)
 
     def _due(self) -> Iterator[Delivery]:
-        """What is due. Where one receiver's backlog fills the answer, more is asked for, so that the others have their chance."""
-        now_ms, limit = self._wall_ms(), _LIMIT
+        """What is due. Where one receiver's backlog fills the answer, more is asked for, so that the others have their chance.
+
+        That is done when somebody says that there is something new, and now and then: a backlog of thousands is not read anew for
+        each message that is sent of it.
+        """
+        until_ms, limit = self._due_until_ms(), _LIMIT
         while True:
-            due = self._outbox.due(now_ms, limit)
+            due = self._outbox.due(until_ms, limit)
             yield from due
             if len(due) < limit or self._in_flight.keys() >= self._channels.keys():
                 return
+            if limit == _LIMIT:
+                now_s = time.monotonic()
+                if not self._notified and now_s - self._looked_behind_s < _BEHIND_S:
+                    return
+                self._notified, self._looked_behind_s = False, now_s
             limit *= 2
+
+    def _due_until_ms(self) -> int:
+        """Up to which time something is due: now; or, where all that waits was put off by a clock that ran ahead, its time."""
+        now_ms, next_due_ms = self._wall_ms(), self._outbox.next_due_at_ms()
+        return now_ms if next_due_ms is None or next_due_ms - now_ms <= _LONGEST_PAUSE_MS else next_due_ms
 
     def _abandon(self, delivery: Delivery) -> None:
         attempt = Attempt(AttemptResult.GONE, None, "the receiver is no longer configured", 0.0)

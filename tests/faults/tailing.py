@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,22 +12,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from alerts.webhook import Receiver
+import structlog
 from sqlalchemy import Engine
 
+from alerts.channels.posting import Endpoint
 from alerts.channels.protocol import Receiver
+from alerts.channels.webhook import WebhookReceiver
+from alerts.signature import Secret
 from alerts.types import ThresholdRule
 from monitor.classifier.protocol import Classifier
-from monitor.config import BatchSettings, FileSettings, Settings, SourceSettings, TimeSettings, WebSettings
+from monitor.config import BatchSettings, FileSettings, LogSettings, Settings, SourceSettings, TimeSettings, WebSettings
 from monitor.daemon import Daemon, Parts, open_source
+from monitor.log import configure_logging
 from monitor.store.schema import document, log_partition, scored
 from monitor.watchlist import WatchList
 from tests.end_to_end.processes import Bellwether, until
 from tests.end_to_end.stream import ENTITIES, Line, stamp
 from tests.fakes import FakeClassifier
-from tests.faults.oracles import books, consumed, rows
+from tests.faults.oracles import books, clean_log, consumed, rows
+from tests.receiver import SECRET
 
 FILE = "news.jsonl"
+LOG = "bellwether.log"
 
 
 def news(uri: str, headline: str, **fields: Any) -> bytes:
@@ -64,6 +71,12 @@ def installation(
     )
 
 
+def desk(url: str, name: str = "desk", **changes: Any) -> WebhookReceiver:
+    """A receiver of webhooks on loopback."""
+    endpoint = Endpoint(Secret(url), allow_private_addresses=True, allow_http=True, **changes)
+    return WebhookReceiver(name, endpoint, (Secret(SECRET),))
+
+
 @contextmanager
 def running(
     folder: Path,
@@ -74,8 +87,12 @@ def running(
     watchlist: WatchList | None = None,
     classifier: Classifier | None = None,
     time: TimeSettings | None = None,
+    ends_with: int = 0,
 ) -> Iterator[Daemon]:
-    """A daemon in a thread of this process that tails the file of `folder`; it has ended orderly at the end of the block."""
+    """A daemon in a thread of this process that tails the file of `folder`; it ends with the block, and with that exit code.
+
+    What it logs, at the lowest level, must be free of failures, unless it ends with one.
+    """
     (folder / FILE).touch()
     settings = Settings(
         source=SourceSettings(kind="file", file=FileSettings(path=str(folder / FILE), timestamps="document")),
@@ -96,13 +113,32 @@ def running(
     )
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(daemon.run()), daemon=True)
-    thread.start()
-    try:
-        yield daemon
-    finally:
-        daemon.stop()
-        thread.join(60)
-    assert codes == [0]
+    with logging_to(folder / LOG):
+        thread.start()
+        try:
+            yield daemon
+        finally:
+            daemon.stop()
+            thread.join(60)
+    assert codes == [ends_with]
+    if ends_with == 0:
+        assert clean_log((folder / LOG).read_text(encoding="utf-8")) == []
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Events go to a file as the daemon writes them, at the lowest level; afterwards logging is as it was."""
+    loggers = [logging.getLogger(name) for name in (None, "monitor", "alerts", "pipelines")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    with path.open("a", encoding="utf-8") as log:
+        configure_logging(LogSettings(format="json", level="debug"), log)
+        try:
+            yield
+        finally:
+            loggers[0].handlers[:] = handlers
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            structlog.reset_defaults()
 
 
 def until_placed(engine: Engine, number: int, wait_s: float = 120) -> None:

@@ -1,7 +1,6 @@
 """Family 29: the log cannot be written. The news goes on, and the log says afterwards how much of it is missing."""
 
 import json
-import logging
 import os
 import select
 import subprocess
@@ -18,21 +17,15 @@ from monitor.log import configure_logging
 from monitor.store.engine import open_engine
 from tests.end_to_end.processes import RUNNING, until
 from tests.end_to_end.stream import stream
-from tests.faults.tailing import append, conservation, installation, until_placed
+from tests.faults.tailing import append, conservation, installation, logging_to, until_placed
 
 LONG = "x" * 3_000
 
 
 @pytest.fixture
-def logging_as_it_was():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("monitor", "alerts", "pipelines")}
-    yield
-    root.handlers[:], root.level = handlers, level
-    for name, was in levels.items():
-        logging.getLogger(name).setLevel(was)
-    structlog.reset_defaults()
+def logging_as_it_was(tmp_path):
+    with logging_to(tmp_path / "before.log"):
+        yield
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ class EventRule:
 class SurgeRule:
     """More than chance explains: a series against what is normal of it at this hour of the week.
 
-    `settings` say what is counted and how many false alarms a day are accepted over all series, as warnings; an alarm that stays
+    `settings` say what is counted and how many false alarms a day are accepted over all of them, as warnings; an alarm that stays
     one under `critical_alarms_a_day` is critical (0: none ever is). The condition must hold for `for_ms` before the rule
     fires; while firing it is over once window and shortest window have been likely again for `keep_firing_ms`.
     Of a feed that had fewer sources than `minimum_sources` in a day, no more are asked than it had.

@@ -39,8 +39,8 @@ from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
 from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
-from monitor.store.ledger import Ledger
 from monitor.store.lease import Lease
+from monitor.store.ledger import Ledger
 from monitor.store.outbox import SqlOutbox
 from monitor.store.publications import PUBLISHER, Publications
 from monitor.store.retention import prune

@@ -178,11 +178,9 @@ class SurgeSection(RuleSection):
     measure: Annotated[SurgeKind, BeforeValidator(_spelt)] = SurgeKind.NEGATIVE
     """What is unusual: too many `negative` stories, too much `volume`, too large a `share` negative, or `silence`."""
     false_alarms_a_day: Annotated[float, Field(gt=0, le=1000)] = 2.0
-    """How many false alarms a day, over all series together, are accepted as warnings."""
+    """How many false alarms a day, over all that the rule watches, are accepted as warnings."""
     critical_false_alarms_a_day: Annotated[float, Field(ge=0, le=1000)] = 0.2
     """An alarm that would also be one under this budget is critical."""
-    watched_weight: Annotated[float, Field(ge=1, le=10_000)] = 50.0
-    """How much more of the budget a watched entity has than a topic."""
     minimum_stories: Annotated[int, Field(strict=True, ge=1)] = 3
     """Fewer distinct stories (of the kind that is measured) are no surge."""
     minimum_sources: _Minimum = 2
@@ -202,7 +200,7 @@ class SurgeSection(RuleSection):
             settings=SurgeSettings(
                 kind=self.measure,
                 alarms_a_day=self.false_alarms_a_day,
-                watched_weight=self.watched_weight,
+                watched=frozenset({self.series.kind}),
                 minimum_stories=self.minimum_stories,
                 minimum_sources=self.minimum_sources,
                 effect=self.effect,

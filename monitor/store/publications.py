@@ -110,7 +110,7 @@ def _placed(row: Row[tuple[Any, ...]]) -> PlacedDocument:
     (
         document_key, _, kafka_topic, number, offset, received_ms, published_ms, uri, version, source, language, status, headline,
         entities, standing, story_id, label, tone, score_units, model, events,
-    ) = row  # fmt: skip
+    ) = tuple(row)  # fmt: skip
     return PlacedDocument(
         document_key=document_key,
         partition=Partition(kafka_topic, number),

@@ -24,7 +24,8 @@ _DAYS: Final = _REFERENCE_DAYS + _WATCHED_DAYS
 _REFERENCE: Final = 1.0 / math.log(2.0)
 """Where a day speaks neither for the usual rate nor for a doubled one, in units of the usual."""
 _LIMIT: Final = 20.0
-"""Of the sum, in dispersions: no false alarm in 10,000 simulated series and a week at a mean of half a story a day and of five."""
+"""Of the sum, in dispersions. Simulated series of 0.1 to 20 stories a day, of dispersion 1.05 and 2.2: at most one false alarm in
+20,000 of them. Doubled for two weeks, 79 % are found at five stories a day, 32 % at two, none at less than half a story."""
 _PRIOR_STORIES: Final = 0.5
 _LEAST_BURNING_DAYS: Final = 3
 

@@ -306,7 +306,7 @@ def _sentence(text: str, start: int, end: int, mentions: Sequence[Mention]) -> _
     reached = start
     headed = _WIRE_HEAD.match(text, start, mentions[0].start)
     if headed:
-        parts.append(f"{_plain(headed.group().rstrip('- '))}: ")
+        parts.append(_plain(headed.group()).replace("-", ": "))
         reached = headed.end()
     for mention in mentions:
         if named and mention.start < reached:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, func, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 
 from monitor.store.engine import reading, writing
 from monitor.store.lease import Lease
@@ -105,12 +106,12 @@ class Publications:
         return int(connection.execute(select(publication.c.published).where(publication.c.topic == self._topic)).scalar_one())
 
 
-def _placed(row: Row[tuple[Any, ...]]) -> PlacedDocument:
+def _placed(row: Sequence[Any]) -> PlacedDocument:
     # By position: a look-up by name costs more than all that is done with what it finds.
     (
         document_key, _, kafka_topic, number, offset, received_ms, published_ms, uri, version, source, language, status, headline,
         entities, standing, story_id, label, tone, score_units, model, events,
-    ) = tuple(row)  # fmt: skip
+    ) = row  # fmt: skip
     return PlacedDocument(
         document_key=document_key,
         partition=Partition(kafka_topic, number),

@@ -27,7 +27,9 @@ from monitor.errors import BellwetherError, ConfigurationError
 from monitor.types import RejectReason
 
 if TYPE_CHECKING:
+    from alerts.types import Incident
     from monitor.store.dead_letters import DeadLetters
+    from monitor.store.incidents import Incidents
     from monitor.store.outbox import SqlOutbox
 
 EXIT_CODES: Final = """
@@ -77,14 +79,17 @@ dead_letters_app = typer.Typer(
     no_args_is_help=True, help="Records that were no documents: list them, look at one, send them again."
 )
 outbox_app = typer.Typer(invoke_without_command=True, help="Deliveries: what waits, what arrived, what was given up, and why.")
+incidents_app = typer.Typer(no_args_is_help=True, help="Incidents: list them, and see what one was decided from.")
 app.add_typer(dead_letters_app, name="deadletters")
 app.add_typer(outbox_app, name="outbox")
+app.add_typer(incidents_app, name="incidents")
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The configuration (YAML). Environment variables BELLWETHER_SECTION__KEY override it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
+IncidentArgument = Annotated[str, typer.Argument(metavar="INCIDENT", help="As listed.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show at most so many, the newest first.")]
 
 
@@ -435,6 +440,83 @@ def enable_receiver(receiver: Annotated[str, typer.Argument(help="Its name.")], 
 
 
 # --- shared ------------------------------------------------------------------------------------
+
+
+# --- incidents ---------------------------------------------------------------------------------
+
+
+@incidents_app.command("list")
+def list_incidents(config: ConfigOption = None, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List incidents, the newest first."""
+    rows = [
+        {
+            "incident": one.incident_id,
+            "rule": one.rule,
+            "severity": str(one.severity),
+            "about": one.display or str(one.series),
+            "opened": _time(one.opened_at_ms),
+            "resolved": _time(one.resolved_at_ms),
+            "summary": one.summary,
+        }
+        for one in _incidents(load_settings(config)).incidents(limit=limit)
+    ]
+    _print_rows(rows, as_json=as_json, nothing="no incidents")
+
+
+@incidents_app.command("show")
+def show_incident(incident_id: IncidentArgument, config: ConfigOption = None) -> None:
+    """Show all that is kept of an incident, with the evidence that decided it, as one JSON object."""
+    one = _incident(config, incident_id)
+    kept = {
+        "incident_id": one.incident_id,
+        "rule": one.rule,
+        "kind": str(one.kind),
+        "severity": str(one.severity),
+        "series": str(one.series),
+        "display": one.display,
+        "opened_at": _time(one.opened_at_ms),
+        "resolved_at": _time(one.resolved_at_ms) or None,
+        "resolve_reason": None if one.resolve_reason is None else str(one.resolve_reason),
+        "changes": one.sequence,
+        "summary": one.summary,
+        "labels": dict(one.labels),
+        "annotations": dict(one.annotations),
+        "evidence": dict(one.evidence),
+    }
+    print(json.dumps(kept, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def recompute(incident_id: IncidentArgument, config: ConfigOption = None) -> None:
+    """Decide an incident again from the evidence that it keeps, whatever rules, history and model are today.
+
+    Every number is computed anew and held against the one that decided. Exits with 1 when one differs by a single bit.
+    """
+    from alerts.evidence import recompute_incident
+
+    again = recompute_incident(_incident(config, incident_id))
+    rows = [
+        {"number": name, "decided": repr(kept), "again": repr(now), "same": "yes" if kept == now else "NO"}
+        for name, (kept, now) in again.numbers.items()
+    ]
+    _print_rows(rows, as_json=False, nothing="no numbers")
+    print("the same decision" if again.same else "ANOTHER DECISION")
+    if not again.same:
+        sys.exit(1)
+
+
+def _incident(config: Path | None, incident_id: str) -> Incident:
+    found = _incidents(load_settings(config)).incident(incident_id)
+    if found is None:
+        raise ConfigurationError("incident", [f"there is no incident {incident_id}: `bellwether incidents list` shows them"])
+    return found
+
+
+def _incidents(settings: Settings) -> Incidents:
+    from monitor.store.engine import open_engine
+    from monitor.store.incidents import Incidents
+
+    return Incidents(open_engine(settings.store.database_url()))
 
 
 def _dead_letters(settings: Settings) -> DeadLetters:

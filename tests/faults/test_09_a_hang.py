@@ -12,7 +12,7 @@ from tests.faults.oracles import alert_truth, conservation, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 
-LIMIT_S = 4.0
+LIMIT_S = 12.0
 
 
 def test_a_poll_that_never_comes_back_ends_the_process_within_its_limit(tmp_path, kafka, postgres, news):

@@ -173,6 +173,11 @@ class SurgeRule:
 Rule = ThresholdRule | SurgeRule | EventRule
 
 
+def severities(rule: Rule) -> tuple[Severity, ...]:
+    """How loud the incidents of a rule can be."""
+    return (rule.severity,) if isinstance(rule, ThresholdRule) else (Severity.WARNING, Severity.CRITICAL)
+
+
 # --- the state of one series under one rule ----------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from alerts.channels.alertmanager import AlertmanagerReceiver
 from alerts.channels.protocol import Receiver
 from alerts.deliver import Sender
 from alerts.remind import Reminder
-from alerts.types import Attempt, Rule
+from alerts.types import Attempt, Rule, severities
 from monitor import __version__
 from monitor.assembly import build_leading
 from monitor.batches import Batcher
@@ -111,7 +111,7 @@ class Daemon:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         names = [receiver.name for receiver in parts.receivers]
-        self.metrics = Metrics(self.registry, [(rule.name, rule.severity) for rule in parts.rules], names)
+        self.metrics = Metrics(self.registry, [(rule.name, loud) for rule in parts.rules for loud in severities(rule)], names)
         self.metrics.build.info({"version": __version__, "model": parts.classifier.version, "device": parts.classifier.device})
         self.ledger = Ledger(engine)
         self.incidents = Incidents(engine)
@@ -240,7 +240,6 @@ class Daemon:
                 leading.judging,
                 parts.classifier.topics,
                 tuple(parts.watchlist.entities),
-                {rule.name: rule.severity for rule in parts.rules},
             ),
             metrics=self.metrics,
             stop=self._stop,

@@ -34,7 +34,7 @@ _HAS: Final = "<has>"
 _BEFORE_CHARACTERS: Final = 80
 _CHINESE: Final = re.compile(f"[{CJK}]")
 # "UPDATE 2-", "REFILE-TOPWRAP 3-", "US STOCKS-"
-_WIRE_HEAD: Final = re.compile(r"(?:[A-Z][A-Z&/. ]{1,30}(?: \d{1,2})? ?-(?=\S) ?)+")
+_WIRE_HEAD: Final = re.compile(r"(?:[A-Z][A-Z&/. ]{1,30}(?: \d{1,2})? ?-(?!\s))+")
 _PLACEHOLDER: Final = re.compile(r"<([A-Za-z_]+)>")
 _PLAIN: Final = str.maketrans(
     {"‘": "'", "’": "'", "–": "-", "—": "-", "\u2011": "-", NAME: None, AFTER: None} | dict.fromkeys('"“”„«»「」『』')

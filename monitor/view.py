@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from alerts.types import Phase, Severity
+from alerts.types import Phase
 from monitor.judging import Judging
 from monitor.metrics import View
 from monitor.types import ALL_SERIES, MINUTE_MS, Series, SeriesKind
@@ -23,7 +23,6 @@ class Viewer:
     judging: Judging
     topics: tuple[str, ...]
     entities: tuple[str, ...]
-    severities: dict[str, Severity]
 
     def view(self) -> View:
         """The picture now; every topic and every watched entity is in it, with zeros where nothing was written."""
@@ -36,9 +35,9 @@ class Viewer:
             *(Series(SeriesKind.ENTITY, entity) for entity in self.entities),
         ]
         firing = Counter(
-            (state.rule, self.severities[state.rule])
+            (state.rule, state.incident.severity)
             for state in self.judging.states.values()
-            if state.phase is Phase.FIRING and state.rule in self.severities
+            if state.phase is Phase.FIRING and state.incident is not None
         )
         return View(
             at_ms=at_ms,

@@ -16,7 +16,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, event
 
-from alerts.types import Incident, Rule
+from alerts.types import Incident, Rule, severities
 from monitor.assembly import build_leading
 from monitor.batches import Batcher
 from monitor.classifier.protocol import Classifier
@@ -122,7 +122,7 @@ def _store() -> Iterator[Engine]:
 def _loop(setup: Setup, engine: Engine, source: PastSource) -> tuple[Loop, Incidents]:
     """The loop as the daemon builds it, without receivers; and where it writes its incidents."""
     settings, rules = setup.settings, setup.rules
-    metrics = Metrics(CollectorRegistry(), [(rule.name, rule.severity) for rule in rules], [])
+    metrics = Metrics(CollectorRegistry(), [(rule.name, loud) for rule in rules for loud in severities(rule)], [])
     leading = build_leading(
         settings=settings,
         engine=engine,
@@ -150,7 +150,7 @@ def _loop(setup: Setup, engine: Engine, source: PastSource) -> tuple[Loop, Incid
         starvation=Starvation(),
         ledger=leading.ledger,
         leading=leading,
-        viewer=Viewer(leading.windows, leading.judging, (), (), {}),
+        viewer=Viewer(leading.windows, leading.judging, (), ()),
         metrics=metrics,
         stop=threading.Event(),
     )

@@ -45,6 +45,7 @@ from monitor.config import (
 )
 from monitor.errors import ConfigurationError
 from monitor.rules_file import load_rules
+from monitor.severe_events import shipped_events
 from monitor.watchlist import WatchList, load_watchlist
 
 _Found = TypeVar("_Found")
@@ -175,4 +176,6 @@ def _rules(settings: Settings, entities: Collection[str] | None, topics: Collect
     if settings.rules_file is None:
         return ()
     names = {receiver.name for receiver in settings.receivers}
-    return load_rules(settings.rules_file, entities=entities, topics=topics, receivers=names)
+    return load_rules(
+        settings.rules_file, entities=entities, topics=topics, receivers=names, categories=shipped_events().categories
+    )

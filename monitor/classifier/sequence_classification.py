@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monitor.classifier.answers import Array, finite, probabilities
+from monitor.classifier.model import copy_weights
 from monitor.classifier.packed_encoder import first_position, taken_apart
 from monitor.classifier.packing import Packed, pack
 from monitor.classifier.passes import PRECISIONS, Passes, Precision, resolve_device, resolve_precision
@@ -213,6 +214,7 @@ def _load_model(published: Published) -> Any:
     broken = sorted(name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all()))
     if broken:
         raise ModelError(f"{where} holds numbers that are not finite, in {', '.join(broken[:5])}")
+    copy_weights(model)
     return model.eval().requires_grad_(False)
 
 

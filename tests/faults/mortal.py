@@ -63,11 +63,13 @@ class Fault:
     """What happens where, at the `passing`th passing of `point`.
 
     The deed "kill" ends the process as kill -9 does, "stop" stalls it as kill -STOP does; a number of seconds holds the thread.
+    With `again` it happens at every later passing too.
     """
 
     point: str
     passing: int = 1
     deed: str = "kill"
+    again: bool = False
 
 
 def build_in(fault: Fault) -> None:
@@ -83,7 +85,7 @@ def build_in(fault: Fault) -> None:
             return
         with lock:
             passed += 1
-            due = passed == fault.passing
+            due = passed == fault.passing or (fault.again and passed > fault.passing)
         if due:
             _do(fault)
 

@@ -44,7 +44,8 @@ from tests.faults.oracles import (
     told,
 )
 from tests.faults.proxy import Proxy
-from tests.postgres.server import LocalPostgres
+from tests.kafka.server import LocalKafka
+from tests.postgres.server import LocalPostgres, PostgresAbsent
 from tests.postgres.server import start_local as start_postgres
 from tests.receiver import Receiver, receiving
 
@@ -52,6 +53,7 @@ PARTITIONS: Final = 6
 INSTANCES: Final = 3
 KILLS_A_RUN: Final = 40
 _LOOK_S: Final = 0.2
+_TRIES: Final = 5
 PATIENCE_S: Final = 900.0
 """Nothing takes so long unless it never comes; a busy machine may take a while."""
 PAUSE_MS: Final = 30 * MINUTE_MS
@@ -211,7 +213,7 @@ def broker(storm: Storm) -> None:
         storm.fault("broker killed" if number % 2 else "broker stopped")
         (storm.servers.kafka.kill if number % 2 else storm.servers.kafka.stop)()
         time.sleep(storm.chance.uniform(0, 12))
-        storm.servers.kafka.start()
+        start(storm.servers.kafka)
 
 
 def network(storm: Storm) -> None:
@@ -270,7 +272,7 @@ def database(storm: Storm) -> None:
         storm.fault("database killed" if number % 2 else "database stopped")
         (storm.servers.postgres.kill if number % 2 else storm.servers.postgres.stop)()
         time.sleep(storm.chance.uniform(0, 8))
-        storm.servers.postgres.start()
+        start(storm.servers.postgres)
 
 
 def scale(storm: Storm) -> None:
@@ -468,13 +470,22 @@ def soak(names: Sequence[str], kills: int, records: int, options: Options, show:
     return runs
 
 
+def start(server: LocalKafka | LocalPostgres) -> None:
+    """Starts a server that was stopped; a machine with much else to do may need more than one try."""
+    for _ in range(_TRIES):
+        try:
+            return server.start()
+        except (RuntimeError, PostgresAbsent):
+            continue
+    raise AssertionError(f"{type(server).__name__} does not start again")
+
+
 def _mend(servers: Servers) -> None:
     """Whatever a run that broke off has left stopped is started."""
     servers.proxy.heal()
-    if servers.kafka.process is None:
-        servers.kafka.start()
-    if servers.postgres.process is None:
-        servers.postgres.start()
+    for server in (servers.kafka, servers.postgres):
+        if server.process is None:
+            start(server)
 
 
 def main() -> int:

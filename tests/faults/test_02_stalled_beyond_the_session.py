@@ -4,10 +4,11 @@ import signal
 
 import pytest
 
+from monitor.store.schema import scored
 from tests.end_to_end.processes import until
 from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.mortal import Fault
-from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, told
+from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, rows, told
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 
@@ -60,3 +61,20 @@ def test_a_zombie_in_the_middle_of_a_transaction_keeps_nobody_waiting_for_ever(t
     assert [one.terminate() for one in (zombie, heir)] == [0, 0]
     assert conservation(engine, news.lines) == []
     assert alert_truth(news.told, told(engine)) == []
+
+
+@pytest.mark.xfail(reason="only what it protects renews the lease: work that takes longer is finished by nobody")
+def test_leaders_whose_work_takes_longer_than_their_lease_get_on_all_the_same(tmp_path, kafka, postgres, news):
+    """Line: the same without a stop: every placement is slow, and each leader is deposed by the next before it can settle."""
+    cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 2), postgres.create_database(), rules=FEW_RULES)
+    send(kafka, cluster.topic, news.lines[:600])
+    engine = cluster.engine()
+    slow = Fault("before-a-settle", deed="4", again=True)
+    limits = {"monitor.store.lease.LASTS_MS": 2_000, "monitor.leading._AT_ONCE": 200}
+    instances = [cluster.instance(name) for name in ("first", "second")]
+    for one in instances:
+        one.begin(slow, limits)
+    until(lambda: consumed(engine) == 600, WAIT_S, "everything read")
+    until(lambda: not rows(engine, scored), 45, "everything placed")
+    assert [one.terminate() for one in instances] == [0, 0]
+    assert conservation(engine, news.lines[:600]) == []

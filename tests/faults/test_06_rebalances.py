@@ -19,7 +19,7 @@ def test_members_that_flap_during_batches_cost_only_time(tmp_path, kafka, postgr
     """Lines: add, remove, flap a member; restart of a static member."""
     chance = random.Random(6)
     cluster = Cluster(
-        tmp_path, kafka.bootstrap, new_topic(kafka, 6), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=2
+        tmp_path, kafka.bootstrap, new_topic(kafka, 6), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=4
     )
     send(kafka, cluster.topic, news.lines)
     engine = cluster.engine()

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 def test_two_instances_of_one_name_count_nothing_twice(tmp_path, kafka, postgres, news):
     """Line: two instances with the same identity: the group puts the first out when the second comes."""
     cluster = Cluster(
-        tmp_path, kafka.bootstrap, new_topic(kafka, 3), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=4
+        tmp_path, kafka.bootstrap, new_topic(kafka, 3), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=16
     )
     send(kafka, cluster.topic, news.lines)
     engine = cluster.engine()
@@ -36,7 +36,7 @@ def test_two_instances_of_one_name_count_nothing_twice(tmp_path, kafka, postgres
 def test_one_instance_eight_and_one_again_tell_what_one_tells(tmp_path, kafka, postgres, news):
     """Line: 1 -> 8 -> 1 instances under load; half of the seven that go are killed."""
     cluster = Cluster(
-        tmp_path, kafka.bootstrap, new_topic(kafka, 6), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=2
+        tmp_path, kafka.bootstrap, new_topic(kafka, 6), postgres.create_database(), rules=FEW_RULES, session_s=3, batch=8
     )
     send(kafka, cluster.topic, news.lines)
     engine = cluster.engine()

@@ -70,6 +70,7 @@ _PARTS: Final = (
     nodes.Filter, nodes.Test, nodes.Compare, nodes.Operand, nodes.CondExpr, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos,
     nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.Keyword,
 )  # fmt: skip
+_MOST_STORIES: Final = 5
 _BODY_LIMITS: Final = (ANNOTATION_LENGTH, 400, 160, 60)
 
 
@@ -353,7 +354,7 @@ def _stories(number: int, kind: str = "") -> str:
 def webhook_body(change: IncidentChange) -> bytes:
     """The JSON body of a change, schema version 1 (`webhook.schema.json`), UTF-8, smaller than `BODY_BYTES`.
 
-    `type` is "incident.opened" or "incident.resolved"; `timestamp` and all times are stream time, RFC 3339, UTC. `data.reading` is
+    `type` is "incident." and the kind of change; `timestamp` and all times are stream time, RFC 3339, UTC. `data.reading` is
     the window that decided this change, null where none did (the rule was removed). Texts are cut shorter where the body would
     be too large otherwise. Raises DeliveryError when nothing makes it small enough.
     """
@@ -375,6 +376,7 @@ def _content(change: IncidentChange, limit: int) -> dict[str, object]:
             "incident_id": incident.incident_id,
             "sequence": change.sequence,
             "rule": plain_text(incident.rule, NAME_LENGTH),
+            "kind": str(incident.kind),
             "severity": str(incident.severity),
             "series": _series(incident),
             "opened_at": time_text(incident.opened_at_ms),
@@ -383,9 +385,15 @@ def _content(change: IncidentChange, limit: int) -> dict[str, object]:
             "summary": plain_text(incident.summary, SUMMARY_LENGTH),
             "labels": _cut(incident.labels, min(limit, LABEL_LENGTH)),
             "annotations": _cut(incident.annotations, limit),
+            "stories": [_story(story, limit) for story in incident.evidence.get("stories", ())[:_MOST_STORIES]],
             "reading": None if change.reading is None else _reading(change.reading),
         },
     }
+
+
+def _story(story: Mapping[str, Any], limit: int) -> dict[str, object]:
+    sources = [plain_text(source, NAME_LENGTH) for source in story["sources"][:_MOST_STORIES]]
+    return {"headline": plain_text(story["headline"], limit), "sources": sources, "copies": story["copies"]}
 
 
 def _series(incident: Incident) -> dict[str, str]:

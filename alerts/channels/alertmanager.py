@@ -24,7 +24,7 @@ from alerts.network import Resolver, system_addresses
 from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
 from alerts.signature import Secret
 from alerts.text import json_bytes, plain_text, time_text
-from alerts.types import Delivery, Incident, IncidentChange
+from alerts.types import Delivery, Incident, IncidentChange, RuleKind, Severity
 from monitor.types import SeriesKind
 
 ALERT_BYTES: Final = 200_000
@@ -60,9 +60,9 @@ class AlertmanagerReceiver:
         refuse(self.name, faults)
 
     def render(self, change: IncidentChange) -> bytes:
-        """The alert, alone in an array."""
+        """The alert; and, ended, what it was called before it became louder, since the severity is one of its labels."""
         return fitted(
-            compose(change, self.voice), lambda notice: json_bytes([alert(change, notice)]), lambda body: len(body) < ALERT_BYTES
+            compose(change, self.voice), lambda notice: json_bytes(_alerts(change, notice)), lambda body: len(body) < ALERT_BYTES
         )
 
     def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
@@ -82,6 +82,15 @@ class AlertmanagerReceiver:
 def joined(bodies: Iterable[bytes]) -> bytes:
     """One body that holds the alerts of several."""
     return json_bytes([one for body in bodies for one in json.loads(body)])
+
+
+def _alerts(change: IncidentChange, notice: Notice) -> list[dict[str, Any]]:
+    told = alert(change, notice)
+    quieter = [severity for severity in Severity if severity.rank < change.incident.severity.rank]
+    if change.sequence == 1 or change.incident.kind is RuleKind.THRESHOLD or not quieter:
+        return [told]
+    labels = {**told["labels"], "severity": str(quieter[-1])}
+    return [told, {**told, "labels": labels, "endsAt": time_text(change.at_ms)}]
 
 
 def alert(change: IncidentChange, notice: Notice) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from alerts.messages import ANNOTATION_LENGTH, MOST_TEXTS
 from alerts.notice import StoryLine, Voice, compose, fitted
 from alerts.signature import Secret
 from alerts.text import json_bytes, plain_text
-from alerts.types import Delivery
+from alerts.types import ChangeKind, Delivery, RuleKind
 from monitor.errors import DeliveryError
-from tests.alerts.building import a_change
+from tests.alerts.building import a_change, minutes
 
 ENDPOINT = Endpoint(Secret("https://receiver.test/hook?key=1"))
 LINK = "https://console.example/incidents/{incident_id}?a=1&b=(2)|3"
@@ -428,3 +428,13 @@ def test_pagerduty_and_alertmanager_carry_stories_too():
     assert pagerduty._event(a_change(), notice)["payload"]["custom_details"]["Leading stories"] == [
         "Halden halts withdrawals (Reuters, FT, 12 more copies)"
     ]
+
+
+def test_alertmanager_hears_that_the_quieter_alert_is_over_when_an_incident_becomes_louder():
+    louder = a_change(kind=RuleKind.SURGE, sequence=2)
+    change = replace(louder, kind=ChangeKind.ESCALATED, sequence=2, at_ms=louder.at_ms + minutes(5))
+    told, ended = json.loads(AlertmanagerReceiver("am", ENDPOINT).render(change))
+    assert (told["labels"]["severity"], "endsAt" in told) == ("critical", False)
+    assert (ended["labels"]["severity"], ended["endsAt"]) == ("warning", "2026-11-25T05:19:00.000Z")
+    assert {**told["labels"], "severity": "warning"} == ended["labels"]
+    assert len(json.loads(AlertmanagerReceiver("am", ENDPOINT).render(a_change(kind=RuleKind.SURGE)))) == 1

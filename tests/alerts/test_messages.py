@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import alerts
 from alerts.messages import BODY_BYTES, MOST_TEXTS, Opening, compile_templates, default_summary, webhook_body
 from alerts.text import duration_text, plain_text, time_text
-from alerts.types import ChangeKind, Comparison, Incident, IncidentChange, ResolveReason, SeriesSelector, Severity
+from alerts.types import ChangeKind, Comparison, Incident, IncidentChange, ResolveReason, RuleKind, SeriesSelector, Severity
 from monitor.errors import ConfigurationError
 from monitor.types import ALL_SERIES, Metric, Reading, Series, SeriesKind
 from tests.alerts.building import HALDEN, a_count, a_rule, minutes
@@ -256,6 +256,7 @@ def test_the_body_of_an_opening():
             "incident_id": "143186a8c061ff14463a",
             "sequence": 1,
             "rule": "tone",
+            "kind": "threshold",
             "severity": "critical",
             "series": {"kind": "entity", "name": "halden-bank", "display": "Halden Bank"},
             "opened_at": "2026-11-25T05:14:00.000Z",
@@ -264,6 +265,7 @@ def test_the_body_of_an_opening():
             "summary": "Halden Bank: bad news",
             "labels": {"team": "risk"},
             "annotations": {"summary": "Halden Bank: bad news"},
+            "stories": [],
             "reading": {
                 "from": "1970-01-01T00:40:00.000Z",
                 "until": "1970-01-01T01:40:00.000Z",
@@ -310,6 +312,20 @@ def test_the_schema_knows_every_field_that_is_sent():
     parts += [(body["data"][name], SCHEMA["$defs"][name]) for name in ("series", "reading")]
     for content, described in parts:
         assert set(content) == set(described["properties"]) == set(described["required"])
+
+
+def test_the_body_of_an_escalation_carries_the_leading_stories_cut_and_plain():
+    stories = [
+        {"headline": f"Halden \u202e{number} " + "x" * 3_000, "sources": ["wire", "pa\nper"], "copies": number, "story_id": 7}
+        for number in range(7)
+    ]
+    incident = an_incident(evidence={"stories": stories}, sequence=2, kind=RuleKind.SURGE)
+    body = json.loads(webhook_body(IncidentChange(ChangeKind.ESCALATED, 2, 1_795_583_640_000, incident, None)))
+    jsonschema.validate(body, SCHEMA)
+    assert (body["type"], body["data"]["kind"]) == ("incident.escalated", "surge")
+    assert [story["copies"] for story in body["data"]["stories"]] == [0, 1, 2, 3, 4]
+    assert body["data"]["stories"][0]["sources"] == ["wire", "pa per"]
+    assert body["data"]["stories"][0]["headline"].startswith("Halden 0 xxx")
 
 
 @pytest.mark.parametrize("change", ["type", "sequence", "resolved_at"])

@@ -433,8 +433,10 @@ def test_pagerduty_and_alertmanager_carry_stories_too():
 def test_alertmanager_hears_that_the_quieter_alert_is_over_when_an_incident_becomes_louder():
     louder = a_change(kind=RuleKind.SURGE, sequence=2)
     change = replace(louder, kind=ChangeKind.ESCALATED, sequence=2, at_ms=louder.at_ms + minutes(5))
-    told, ended = json.loads(AlertmanagerReceiver("am", ENDPOINT).render(change))
+    told, ended = json.loads(AlertmanagerReceiver("am", Endpoint(Secret("https://am.test"))).render(change))
     assert (told["labels"]["severity"], "endsAt" in told) == ("critical", False)
     assert (ended["labels"]["severity"], ended["endsAt"]) == ("warning", "2026-11-25T05:19:00.000Z")
     assert {**told["labels"], "severity": "warning"} == ended["labels"]
-    assert len(json.loads(AlertmanagerReceiver("am", ENDPOINT).render(a_change(kind=RuleKind.SURGE)))) == 1
+    assert (
+        len(json.loads(AlertmanagerReceiver("am", Endpoint(Secret("https://am.test"))).render(a_change(kind=RuleKind.SURGE)))) == 1
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -44,7 +44,7 @@ class _Minute:
 
     at_ms: int
     readings: Readings | None
-    baseline: Baseline | None = None
+    baseline: Callable[[], Baseline] | None = None
     states: dict[tuple[str, Series], AlertState | None] = field(default_factory=dict)
     changes: list[IncidentChange] = field(default_factory=list)
 
@@ -73,13 +73,13 @@ class Judge:
         self.looks_for_surges = any(isinstance(rule, SurgeRule) for rule in self.rules)
 
     def evaluate(
-        self, at_ms: int, readings: Readings, states: States, *, blind: bool, baseline: Baseline | None = None
+        self, at_ms: int, readings: Readings, states: States, *, blind: bool, baseline: Callable[[], Baseline] | None = None
     ) -> Evaluation:
         """Judges all rules at `at_ms` (stream time, a whole minute), in their order, and within a rule the series in theirs.
 
-        `states` are those after the evaluation before. Rules that look for surges need the `baseline` of the moment. While `blind`
-        nothing is read, opens or resolves; but at any time a firing state whose rule, or whose series in it, is no longer watched
-        is resolved with `RULE_REMOVED`.
+        `states` are those after the evaluation before. Rules that look for surges ask for the `baseline` of the moment, when there
+        is something to look at. While `blind` nothing is read, opens or resolves; but at any time a firing state whose rule, or
+        whose series in it, is no longer watched is resolved with `RULE_REMOVED`.
         """
         minute = _Minute(at_ms, None if blind else readings, baseline)
         live: dict[str, list[Series]] = {}
@@ -184,12 +184,13 @@ class Judge:
         self, minute: _Minute, rule: SurgeRule, visited: set[Series], states: States
     ) -> dict[Series, tuple[Condition, Evidence | None]]:
         """What the windows say of the series that have enough stories, or are firing; nothing while blind."""
-        readings, baseline, at_ms = minute.readings, minute.baseline, minute.at_ms
-        if readings is None or baseline is None:
+        readings, at_ms = minute.readings, minute.at_ms
+        if readings is None or minute.baseline is None:
             return {}
         looked_at = self._promising(rule, readings, at_ms, visited)
         if not looked_at:
             return {}
+        baseline = minute.baseline()
         counted = count_windows(looked_at, readings, at_ms, baseline.roster)
         test = self._surge_tests.get(rule.name)
         if test is None or test.baseline is not baseline:
@@ -213,12 +214,12 @@ class Judge:
         return found
 
     def _promising(self, rule: SurgeRule, readings: Readings, at_ms: int, visited: Iterable[Series]) -> list[Series]:
-        """The series that could surge now, and those `visited`: any other has too few stories."""
+        """The series that could surge now, and those `visited`: in this minute they were told of, and they have enough stories."""
         if rule.settings.kind is SurgeKind.SILENCE:
             return [ALL_SERIES]
         longest_ms, volume = WINDOWS_MS[-1], rule.settings.kind is SurgeKind.VOLUME
         chosen = {*visited}
-        for series in readings.counted(rule.series.kind, longest_ms, at_ms):
+        for series in readings.counted(rule.series.kind, MINUTE_MS, at_ms):
             tones = readings.reading(series, longest_ms, at_ms).count.stories
             if (sum(tones) if volume else tones[0]) >= rule.settings.minimum_stories and self._watches(rule, series):
                 chosen.add(series)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
+from alerts.baseline import Baseline
 from alerts.channels.protocol import Receiver
 from alerts.judge import Judge
 from alerts.outbox import plan
@@ -131,8 +133,11 @@ class Judging:
 
     def _evaluate(self, at_ms: int, states: Mapping[tuple[str, Series], AlertState]) -> Evaluation:
         self.blind = self._is_blind(at_ms)
-        baseline = None if self.normal is None else self.normal.baseline(at_ms, self._spans())
-        return self.judge.evaluate(at_ms, self.windows, states, blind=self.blind, baseline=baseline)
+        return self.judge.evaluate(at_ms, self.windows, states, blind=self.blind, baseline=partial(self._baseline, at_ms))
+
+    def _baseline(self, at_ms: int) -> Baseline:
+        assert self.normal is not None, "rules that look for surges were given no history"
+        return self.normal.baseline(at_ms, self._spans())
 
     def _accept(self, evaluation: Evaluation, states: dict[tuple[str, Series], AlertState]) -> None:
         for key, state in evaluation.states.items():

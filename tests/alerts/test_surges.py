@@ -58,7 +58,7 @@ def a_judge(**changes) -> Judge:
 
 def judged(judge, readings, states=None, at_ms=NOW_MS, *, blind=False):
     """The changes of one minute, and the states after it."""
-    evaluation = judge.evaluate(at_ms, readings, states or {}, blind=blind, baseline=BASELINE)
+    evaluation = judge.evaluate(at_ms, readings, states or {}, blind=blind, baseline=lambda: BASELINE)
     after = dict(states or {})
     for key, state in evaluation.states.items():
         if state is None:
@@ -83,6 +83,15 @@ def test_far_more_bad_stories_than_usual_open_an_incident_that_says_against_what
 def test_what_is_usual_opens_nothing():
     assert judged(a_judge(), told(1)) == ((), {})
     assert judged(a_judge(), told(2)) == ((), {})
+
+
+def test_a_surge_begins_in_a_minute_that_tells_something_of_it():
+    class Quiet(Told):
+        def counted(self, kind, window_ms, until_ms):
+            return [] if window_ms == MINUTE_MS else super().counted(kind, window_ms, until_ms)
+
+    readings = told(9)
+    assert judged(a_judge(), Quiet(readings.counts, readings.source_numbers, views=readings.views)) == ((), {})
 
 
 def test_it_must_hold_for_as_long_as_the_rule_says():

@@ -17,10 +17,12 @@ from monitor.store.engine import open_engine, reading
 from monitor.store.schema import document, publication
 from tests.end_to_end.processes import Bellwether, until
 from tests.end_to_end.stream import ENTITIES, stream
-from tests.faults.cluster import SEED
+from tests.faults.cluster import SEED, WAIT_S
 from tests.monitor.test_scored_output import SCHEMA, read_back
 
-RECORDS, PARTITIONS, KILLS = 3_000, 3, 4
+RECORDS, PARTITIONS, KILLS = 3_000, 3, 3
+LINES = list(stream(RECORDS))
+EXPECTED = sum(line.outcome == "counted" for line in LINES)
 
 
 def installation(folder, kafka, topic, output):
@@ -53,9 +55,22 @@ def published(bellwether):
     return found or 0
 
 
-def stored(kafka, output):
-    """How many messages the broker holds."""
+def kill_while_it_publishes(bellwether, kafka, output, wait_s):
+    """Starts the daemon, and kills it `wait_s` after the broker has more messages than before; how many it has then.
+
+    Without a wait the database often does not know of them yet.
+    """
     with closing(Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "looks-on"})) as consumer:
+
+        def stored():
+            assert bellwether.process.poll() is None, bellwether.log[-3000:]
+            return consumer.get_watermark_offsets(TopicPartition(output, 0))[1]
+
+        bellwether.start()
+        before = stored()
+        until(lambda: stored() > before or published(bellwether) >= EXPECTED, WAIT_S, "something published")
+        time.sleep(wait_s)
+        bellwether.kill()
         return consumer.get_watermark_offsets(TopicPartition(output, 0))[1]
 
 
@@ -69,7 +84,7 @@ def placed(bellwether):
 
 
 def first_of_each(messages):
-    """Each key's first message, in order; that those which repeat it are the same bytes was asked before."""
+    """Each key's first message, in order; fails where one that repeats it is not the same bytes."""
     found = {}
     for key, value in messages:
         assert found.setdefault(key, value) == value
@@ -78,36 +93,28 @@ def first_of_each(messages):
 
 @pytest.mark.kafka
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_200)
 def test_killed_while_it_publishes_every_placed_document_is_there_once_by_its_key(tmp_path, kafka):
     chance = random.Random(SEED)
     print(f"seed {SEED}: BELLWETHER_TEST_SEED={SEED} repeats it")
     topic = kafka.create_topic(partitions=PARTITIONS, config={"retention.ms": "-1"})
     outputs = [kafka.create_topic() for _ in range(2)]
-    lines = list(stream(RECORDS))
-    expected = sum(line.outcome == "counted" for line in lines)
-    sent = publish((line.value + b"\n" for line in lines), KafkaSettings(bootstrap_servers=(kafka.bootstrap,)), topic)
+    sent = publish((line.value + b"\n" for line in LINES), KafkaSettings(bootstrap_servers=(kafka.bootstrap,)), topic)
     assert (sent.sent, sent.failed) == (RECORDS, 0)
 
     calm, stormy = (
         installation(tmp_path / name, kafka, topic, name_of) for name, name_of in zip(("calm", "stormy"), outputs, strict=True)
     )
     calm.start()
-    until(lambda: published(calm) >= expected, 240, "everything published")
+    until(lambda: published(calm) >= EXPECTED, WAIT_S, "everything published")
     assert calm.terminate() == 0, calm.log[-3000:]
 
     published_at_kill, stored_at_kill = [], []
     for _ in range(KILLS):
-        before = stored(kafka, outputs[1])
-        stormy.start()
-        # The broker has some of it, and the database does not know that yet, or does; then comes the end.
-        until(lambda before=before: stored(kafka, outputs[1]) > before or before >= expected, 120, "something published")
-        time.sleep(chance.choice([0.0, 0.0, 0.1]))
-        stormy.kill()
+        stored_at_kill.append(kill_while_it_publishes(stormy, kafka, outputs[1], chance.choice([0.0, 0.0, 0.1])))
         published_at_kill.append(published(stormy))
-        stored_at_kill.append(stored(kafka, outputs[1]))
     stormy.start()
-    until(lambda: published(stormy) >= expected, 240, "everything published")
+    until(lambda: published(stormy) >= EXPECTED, WAIT_S, "everything published")
     assert stormy.terminate() == 0, stormy.log[-3000:]
     print(f"published at each kill: {published_at_kill}; stored by the broker: {stored_at_kill}")
     assert published_at_kill == sorted(published_at_kill)
@@ -115,12 +122,12 @@ def test_killed_while_it_publishes_every_placed_document_is_there_once_by_its_ke
     told = []
     for bellwether, output in zip((calm, stormy), outputs, strict=True):
         messages = read_back(kafka.bootstrap, output)
-        print(f"{len(messages)} messages for {expected} documents")
+        print(f"{len(messages)} messages for {EXPECTED} documents")
         once = first_of_each(messages)
         assert [key.decode() for key in once] == [key for key, _ in placed(bellwether)]
         said = [json.loads(value) for value in once.values()]
         assert [item["uri"] for item in said] == [uri for _, uri in placed(bellwether)]
-        assert len(said) == expected
+        assert len(said) == EXPECTED
         validator = jsonschema.Draft202012Validator(SCHEMA)
         for item in said[::50]:
             validator.validate(item)

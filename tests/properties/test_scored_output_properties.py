@@ -129,16 +129,20 @@ class World:
 
     def another_takes_over(self, number):
         self.lose_the_lease()
-        self.publishers[1 - number].turn()
+        while self.publishers[1 - number].turn():
+            pass
+
+    def cursor(self):
+        with reading(self.engine) as connection:
+            return connection.scalar(select(publication.c.published))
 
     def prune(self, days):
         with reading(self.engine) as connection:
-            cursor = connection.scalar(select(publication.c.published))
             before = dict(connection.execute(select(document.c.document_key, document.c.place)).all())
         prune(self.engine, KEEP, BEGIN_MS + days * DAY_MS, BEGIN_MS)
         with reading(self.engine) as connection:
             after = set(connection.scalars(select(document.c.document_key)))
-        self.lost |= {key for key, place in before.items() if key not in after and place > cursor}
+        self.lost |= {key for key, place in before.items() if key not in after and place > self.cursor()}
 
     def finish(self):
         self.lose_the_lease()
@@ -167,6 +171,7 @@ def test_whatever_happens_every_placed_document_is_published_in_order_or_counted
     engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('output') / 'store.db'}")
     world = World(engine)
     for event in history:
+        before = world.cursor()
         match event:
             case ("place", arrivals):
                 world.place(arrivals)
@@ -182,6 +187,7 @@ def test_whatever_happens_every_placed_document_is_published_in_order_or_counted
                 world.prune(days)
             case (kind, number):
                 world.publish(number, (kind,))
+        assert world.cursor() >= before
     world.finish()
     log = world.broker.log
     first_of_each = dict.fromkeys(key for key, _ in log)

@@ -166,9 +166,9 @@ class Sender:
         That is done when somebody says that there is something new, and now and then: a backlog of thousands is not read anew for
         each message that is sent of it.
         """
-        until_ms, limit = self._due_until_ms(), _LIMIT
+        now_ms, limit = self._wall_ms(), _LIMIT
         while True:
-            due = self._outbox.due(until_ms, limit)
+            due = self._outbox.due(now_ms, limit) or self._put_off(now_ms, limit)
             yield from due
             if len(due) < limit or self._in_flight.keys() >= self._channels.keys():
                 return
@@ -179,10 +179,12 @@ class Sender:
                 self._notified, self._looked_behind_s = False, now_s
             limit *= 2
 
-    def _due_until_ms(self) -> int:
-        """Up to which time something is due: now; or, where all that waits was put off by a clock that ran ahead, its time."""
-        now_ms, next_due_ms = self._wall_ms(), self._outbox.next_due_at_ms()
-        return now_ms if next_due_ms is None or next_due_ms - now_ms <= _LONGEST_PAUSE_MS else next_due_ms
+    def _put_off(self, now_ms: int, limit: int) -> list[Delivery]:
+        """Where nothing else is due: what a clock that ran ahead has put off for longer than any pause lasts."""
+        next_due_ms = self._outbox.next_due_at_ms()
+        if next_due_ms is None or next_due_ms - now_ms <= _LONGEST_PAUSE_MS:
+            return []
+        return self._outbox.due(next_due_ms, limit)
 
     def _abandon(self, delivery: Delivery) -> None:
         attempt = Attempt(AttemptResult.GONE, None, "the receiver is no longer configured", 0.0)

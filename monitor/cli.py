@@ -155,7 +155,7 @@ def run(config: ConfigOption = None) -> None:
     from monitor.classifier.load import load_classifier
     from monitor.daemon import Daemon, Parts, open_source
     from monitor.log import configure_logging
-    from monitor.store.engine import open_engine
+    from monitor.store.engine import open_when_it_answers
 
     settings = load_settings(config)
     configure_logging(settings.log)
@@ -163,7 +163,7 @@ def run(config: ConfigOption = None) -> None:
     daemon = Daemon(
         Parts(
             settings=settings,
-            engine=open_engine(settings.store.database_url()),
+            engine=open_when_it_answers(settings.store.database_url()),
             classifier=load_classifier(settings.model),
             watchlist=checked.watchlist,
             rules=checked.rules,

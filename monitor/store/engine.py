@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -16,6 +18,10 @@ from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, 
 from monitor.store.migrations import STEPS
 from monitor.store.schema import SCHEMA_VERSION, meta, metadata
 
+log = structlog.get_logger(__name__)
+
+_FIRST_WAIT_S: Final = 1.0
+_LONGEST_WAIT_S: Final = 30.0
 _WRITE: Final = "bellwether_write"
 _BUSY_TIMEOUT_MS: Final = 30_000
 _STATEMENT_TIMEOUT_MS: Final = 60_000
@@ -63,6 +69,23 @@ def open_engine(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def open_when_it_answers(url: str, sleep: Callable[[float], None] = time.sleep) -> Engine:
+    """As `open_engine`, and waits for a database server that does not answer, longer each time. Raises what else it raises.
+
+    A file is not waited for: what cannot be opened now is a wrong path or a missing right.
+    """
+    wait_s = _FIRST_WAIT_S
+    while True:
+        try:
+            return open_engine(url)
+        except StoreUnavailable as error:
+            if url.startswith("sqlite"):
+                raise
+            log.warning("store.unavailable", reason=str(error), wait_s=wait_s)
+        sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 def _make_durable(engine: Engine) -> None:

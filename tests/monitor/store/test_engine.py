@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, text
 
 from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
-from monitor.store.engine import open_engine, reading, writing
+from monitor.store.engine import open_engine, open_when_it_answers, reading, writing
 from monitor.store.ledger import Claim, Ledger
 from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows
 from monitor.store.schema import SCHEMA_VERSION, dead_letter, document, meta, tally
@@ -214,6 +214,26 @@ def test_a_server_that_is_not_there_is_waited_for(fresh_postgres):
     with reading(engine) as connection:
         assert connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version")) is not None
     engine.dispose()
+
+
+@pytest.mark.postgres
+def test_at_a_start_a_server_is_waited_for_and_a_file_is_not(fresh_postgres, tmp_path):
+    url = fresh_postgres.create_database()
+    fresh_postgres.kill()
+    waits = []
+
+    def sleep(wait_s):
+        waits.append(wait_s)
+        if len(waits) == 7:
+            fresh_postgres.start()
+
+    engine = open_when_it_answers(url, sleep)
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    with reading(engine) as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+    with pytest.raises(StoreUnavailable):
+        open_when_it_answers(f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}", sleep)
 
 
 @pytest.mark.postgres

@@ -183,47 +183,49 @@ class Judge:
     def _look_for_surges(
         self, minute: _Minute, rule: SurgeRule, visited: set[Series], states: States
     ) -> dict[Series, tuple[Condition, Evidence | None]]:
-        """What the windows say of the series that have enough stories, or are firing; nothing while blind."""
+        """What the windows say of the series that could surge, or do so already; nothing while blind."""
         readings, at_ms = minute.readings, minute.at_ms
         if readings is None or minute.baseline is None:
             return {}
-        looked_at = self._promising(rule, readings, at_ms, visited)
-        if not looked_at:
+        firing = {series for series in visited if states[rule.name, series].phase is Phase.FIRING}
+        asked = self._promising(rule, readings, at_ms).union(visited - firing)
+        if not asked and not firing:
             return {}
-        baseline = minute.baseline()
-        counted = count_windows(looked_at, readings, at_ms, baseline.roster)
+        test = self._surge_test(rule, readings, minute.baseline())
+        feed = feed_factors(test.baseline, at_ms, window_stories(readings, ALL_SERIES, at_ms))
+        found: dict[Series, tuple[Condition, Evidence | None]] = {}
+        for series in sorted(firing):
+            incident, counted = states[rule.name, series].incident, count_windows([series], readings, at_ms, test.baseline.roster)
+            over = incident is None or test.is_over(at_ms, incident.evidence["found"]["window_ms"], counted, feed)[0]
+            found[series] = Condition.OVER if over else Condition.LINGERS, None
+        if asked:
+            counted = count_windows(sorted(asked), readings, at_ms, test.baseline.roster)
+            for alarm in test.alarms(at_ms, counted, feed, lambda series, window_ms: readings.sources(series, window_ms, at_ms)):
+                if alarm.failed is None:
+                    found[alarm.series] = Condition.HOLDS, alarm.evidence
+        return found
+
+    def _surge_test(self, rule: SurgeRule, readings: Readings, baseline: Baseline) -> SurgeTest:
+        """The test of the hour, made when it is first asked for."""
         test = self._surge_tests.get(rule.name)
         if test is None or test.baseline is not baseline:
             # A feed of one wire has no second source to ask for.
             known_sources = readings.sources(ALL_SERIES, _DAY_MS, baseline.until_ms)
             settings = replace(rule.settings, minimum_sources=min(rule.settings.minimum_sources, max(known_sources, 1)))
             test = self._surge_tests[rule.name] = SurgeTest(settings, baseline)
-        every = window_stories(readings, ALL_SERIES, at_ms)
-        feed = feed_factors(baseline, at_ms, every)
-        alarms = test.alarms(at_ms, counted, feed, lambda series, window_ms: readings.sources(series, window_ms, at_ms))
-        found: dict[Series, tuple[Condition, Evidence | None]] = {
-            alarm.series: (Condition.HOLDS, alarm.evidence) for alarm in alarms if alarm.failed is None
-        }
-        for place, series in enumerate(looked_at):
-            state = states.get((rule.name, series))
-            if series in found or state is None or state.incident is None:
-                continue
-            window_ms = state.incident.evidence["found"]["window_ms"]
-            over = test.is_over(at_ms, window_ms, one_of(counted, place), feed)[0]
-            found[series] = Condition.OVER if over else Condition.LINGERS, None
-        return found
+        return test
 
-    def _promising(self, rule: SurgeRule, readings: Readings, at_ms: int, visited: Iterable[Series]) -> list[Series]:
-        """The series that could surge now, and those `visited`: in this minute they were told of, and they have enough stories."""
+    def _promising(self, rule: SurgeRule, readings: Readings, at_ms: int) -> set[Series]:
+        """The series that could surge now: in this minute they were told of, and they have enough stories."""
         if rule.settings.kind is SurgeKind.SILENCE:
-            return [ALL_SERIES]
+            return {ALL_SERIES}
         longest_ms, volume = WINDOWS_MS[-1], rule.settings.kind is SurgeKind.VOLUME
-        chosen = {*visited}
+        chosen = set()
         for series in readings.counted(rule.series.kind, MINUTE_MS, at_ms):
             tones = readings.reading(series, longest_ms, at_ms).count.stories
             if (sum(tones) if volume else tones[0]) >= rule.settings.minimum_stories and self._watches(rule, series):
                 chosen.add(series)
-        return sorted(chosen)
+        return chosen
 
     def _open_surge(self, rule: SurgeRule, state: AlertState, found: Evidence, minute: _Minute) -> Incident:
         assert minute.readings is not None
@@ -322,12 +324,6 @@ def count_windows(looked_at: Sequence[Series], readings: Readings, at_ms: int, r
 def window_stories(readings: Readings, series: Series, at_ms: int) -> NDArray[np.int64]:
     """The stories of one series in each of the windows."""
     return np.array([readings.reading(series, window_ms, at_ms).stories for window_ms in WINDOWS_MS], dtype=np.int64)
-
-
-def one_of(counted: Counted, place: int) -> Counted:
-    """One series of several."""
-    kept = slice(place, place + 1)
-    return Counted(counted.rows[kept], counted.stories[kept], counted.negative[kept])
 
 
 def _take_step(minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> tuple[Reading | None, Step]:

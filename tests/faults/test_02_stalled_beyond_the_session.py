@@ -53,8 +53,6 @@ def test_a_zombie_in_the_middle_of_a_transaction_keeps_nobody_waiting_for_ever(t
     zombie.begin(Fault("inside-the-transaction", 3, "stop"), limits)
     until(lambda: zombie.events("fault.reached"), WAIT_S, "the fault")
     heir.begin(limits=limits)
-    # The heir says that it waits, and keeps its place in the group.
-    until(lambda: heir.events("store.unavailable"), WAIT_S, "the heir waits")
     until(lambda: heir.events("partitions.claimed"), WAIT_S, "the partition claimed")
     zombie.process.send_signal(signal.SIGCONT)
     until_told(engine, news.lines)

@@ -59,10 +59,14 @@ def tables(findings: Findings) -> Iterator[Table]:
 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:
-    first = utc(verdict.event.first_ms)
+    first = _minute(verdict.event.first_ms)
     if verdict.first is None or verdict.minutes is None:
         return verdict.event.name, first, "not found", "", ""
-    return verdict.event.name, first, verdict.first.rule, utc(verdict.first.opened_at_ms), f"{verdict.minutes:.0f}"
+    return verdict.event.name, first, verdict.first.rule, _minute(verdict.first.opened_at_ms), f"{verdict.minutes:.0f}"
+
+
+def _minute(time_ms: int) -> str:
+    return utc(time_ms)[:16].replace("T", " ")
 
 
 def _alternative_cells(one: Alternative) -> tuple[str, ...]:

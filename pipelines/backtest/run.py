@@ -31,14 +31,13 @@ from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
 from monitor.store.ledger import Ledger
 from monitor.store.retention import prune
-from monitor.types import MINUTE_MS, Partition, Record
+from monitor.types import Partition, Record
 from monitor.view import Viewer
 from monitor.watchlist import WatchList
 from monitor.watermark import Silence
 from pipelines.backtest.source import PastSource
 
 _OWNER: Final = "backtest"
-_SMALLEST_REACH_MS: Final = 24 * 60 * MINUTE_MS
 _PRUNE_EVERY_RECORDS: Final = 100_000
 
 
@@ -84,6 +83,7 @@ def run(setup: Setup, partition: Partition, records: Iterator[Record], progress:
                     pruned = source.read
                     _prune(engine, setup.settings, loop.ledger)
             loop.drain()
+        progress(source.read)
         found = sorted(incidents.incidents(), key=lambda incident: (incident.opened_at_ms, incident.rule, incident.series))
         return Run(tuple(found), clock.first_ms, loop.ledger.newest_ms(), loop.metrics.balance)
 

@@ -7,8 +7,10 @@ import psycopg
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, text
 
+from alerts.types import RuleKind
 from monitor.errors import BellwetherError, ConfigurationError, SchemaMismatch, StoreError, StoreUnavailable
 from monitor.store.engine import open_engine, open_when_it_answers, reading, writing
+from monitor.store.incidents import Incidents
 from monitor.store.ledger import Claim, Ledger
 from monitor.store.rows import insert_new_rows, insert_or_add, insert_or_replace, insert_rows
 from monitor.store.schema import SCHEMA_VERSION, dead_letter, document, meta, tally
@@ -98,6 +100,10 @@ def test_a_database_of_a_newer_version_is_refused_with_advice(engine, database):
 
 VERSION_4 = (
     "DROP TABLE publication",
+    "DROP TABLE event_report",
+    "ALTER TABLE incident DROP COLUMN decided_by",
+    "ALTER TABLE incident DROP COLUMN sequence",
+    "ALTER TABLE incident DROP COLUMN evidence",
     "DROP INDEX document_place",
     "ALTER TABLE document DROP COLUMN place",
     "ALTER TABLE document DROP COLUMN events",
@@ -157,6 +163,29 @@ def test_a_document_of_version_3_tells_no_severe_event(engine, database):
     migrated = open_engine(database)
     with reading(migrated) as connection:
         assert [tuple(row) for row in connection.execute(select(document.c.uri, document.c.events))] == [("urn:1", "[]")]
+    migrated.dispose()
+
+
+VERSION_3_INCIDENT = """
+INSERT INTO incident (
+    incident_id, rule, kind, name, severity, opened_at_ms, resolved_at_ms, summary, display, labels, annotations
+) VALUES ('{}', 'tone', 'entity', 'halden', 'critical', 5, {}, 'bad', 'Halden', '{{}}', '{{}}')
+"""
+
+
+def test_an_incident_of_version_3_was_decided_by_a_threshold_and_goes_on_where_it_was(engine, database):
+    with writing(engine) as connection:
+        back_to_version_3(connection)
+        connection.execute(text(VERSION_3_INCIDENT.format("open", "NULL")))
+        connection.execute(text(VERSION_3_INCIDENT.format("over", "9")))
+        connection.execute(meta.update().where(meta.c.key == "schema_version").values(value="3"))
+    engine.dispose()
+    migrated = open_engine(database)
+    found = {one.incident_id: one for one in Incidents(migrated).incidents()}
+    assert {name: (one.kind, one.sequence, one.evidence) for name, one in found.items()} == {
+        "open": (RuleKind.THRESHOLD, 1, {}),
+        "over": (RuleKind.THRESHOLD, 2, {}),
+    }
     migrated.dispose()
 
 

@@ -110,3 +110,5 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     root.setLevel(max(level, logging.WARNING))
     for name in _OURS:
         logging.getLogger(name).setLevel(level)
+    # It warns of every request that waits for a thread: whoever scrapes much would fill the log.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)

@@ -87,6 +87,7 @@ def running(
     watchlist: WatchList | None = None,
     classifier: Classifier | None = None,
     time: TimeSettings | None = None,
+    refresh: timedelta = timedelta(0),
     ends_with: int = 0,
 ) -> Iterator[Daemon]:
     """A daemon in a thread of this process that tails the file of `folder`; it ends with the block, and with that exit code.
@@ -98,7 +99,7 @@ def running(
         source=SourceSettings(kind="file", file=FileSettings(path=str(folder / FILE), timestamps="document")),
         batch=BatchSettings(max_documents=64, max_wait=timedelta(milliseconds=50)),
         time=time or TimeSettings(idle_after=timedelta(milliseconds=300)),
-        web=WebSettings(port=0, refresh=timedelta(0)),
+        web=WebSettings(port=0, refresh=refresh),
     )
     daemon = Daemon(
         Parts(

@@ -109,7 +109,7 @@ def test_a_model_that_never_answers_ends_the_process_and_the_next_one_counts_eve
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
     RUNNING.append(process)
     until((tmp_path / "store.db").exists, 120, "a start")
-    assert process.wait(60) == 70
+    assert process.wait(40) == 70
     engine = open_engine(f"sqlite:///{tmp_path / 'store.db'}")
     (tmp_path / "bellwether.log").unlink()
     with running(tmp_path, engine, classifier=FakeClassifier()):

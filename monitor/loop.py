@@ -203,6 +203,8 @@ class Loop:
     def _process(self, batch: Batch) -> None:
         """Hands a batch to the classifier, once the one before it is saved. Raises what `_finish` does."""
         self._finish()
+        # One poll may bring many batches: a slow classifier is not a loop that stands still.
+        self.beat()
         self._asked = _Asked(batch, self._classifying.ask([prepared for _, prepared in batch.documents]))
 
     def _finish(self) -> None:

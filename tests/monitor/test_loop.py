@@ -1,5 +1,6 @@
 """One batch with the classifier, the next already read: and still every record is saved once, in order, or read again."""
 
+import itertools
 import json
 import threading
 from dataclasses import dataclass, field
@@ -90,8 +91,10 @@ class Gated(FakeClassifier):
         self.gate.set()
         self.asked = threading.Event()
         self.error = None
+        self.look = lambda: None
 
     def classify(self, prepared):
+        self.look()
         self.asked.set()
         assert self.gate.wait(30)
         if self.error is not None:
@@ -238,6 +241,19 @@ def test_a_lost_device_ends_the_loop_before_anything_is_saved(build):
     with pytest.raises(DeviceLost, match="gone"), turned.loop.opened():
         turned.turn_until(lambda: False, turns=1_000_000)  # until the classifier has said so
     assert turned.saved() == []
+
+
+def test_every_batch_of_a_long_turn_is_a_sign_of_life(build):
+    turned = build()
+    turned.log.at_once = 10
+    turned.log.write(10)
+    clock, seen = itertools.count(1.0), []
+    turned.loop.clock_s = lambda: next(clock)
+    turned.classifier.look = lambda: seen.append(turned.loop.turned_s)
+    with turned.loop.opened():
+        turned.turn_until(lambda: turned.saved() == list(range(10)))
+    assert len(seen) == 5
+    assert seen == sorted(set(seen))
 
 
 def test_the_lag_of_a_partition_that_went_to_another_instance_is_not_told_any_more(build):

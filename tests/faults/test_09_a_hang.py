@@ -17,10 +17,10 @@ LIMIT_S = 12.0
 
 def test_a_poll_that_never_comes_back_ends_the_process_within_its_limit(tmp_path, kafka, postgres, news):
     """Line: poll hang; the watchdog exits within the limit (shortened here), while the web server and the sender are well."""
-    cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 2), postgres.create_database(), rules=FEW_RULES, batch=8)
+    cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 2), postgres.create_database(), rules=FEW_RULES, batch=32)
     send(kafka, cluster.topic, news.lines)
     engine = cluster.engine()
-    daemon = cluster.instance("daemon", static=True)
+    daemon = cluster.instance("daemon", static=True, kafka={"max_poll_records": 100})
     daemon.begin(Fault("after-poll", 5, "3600"), {"monitor.daemon.STALL_AFTER_S": LIMIT_S})
     until(lambda: daemon.events("fault.reached"), WAIT_S, "the hang")
     begun_s = time.monotonic()

@@ -96,7 +96,9 @@ class Loop:
         Raises SourceUnavailable when the source must be opened again, and StoreUnavailable when the database does not answer;
         what is saved stays saved, and what is not saved is read again.
         """
-        self.beat()
+        if self._asked is None:
+            # A classifier that never answers must not be hidden by a loop that goes on turning.
+            self.beat()
         try:
             self._take_in()
             self._process_due()

@@ -93,13 +93,7 @@ with running(folder, open_engine(f"sqlite:///{folder / 'store.db'}"), classifier
 
 @pytest.mark.parametrize(
     "waiting",
-    [
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(reason="the loop turns on while a batch that is not followed by a full one is never answered"),
-        ),
-        300,
-    ],
+    [1, 300],
 )
 def test_a_model_that_never_answers_ends_the_process_and_the_next_one_counts_everything(tmp_path, waiting):
     lines = list(stream(waiting))

@@ -142,7 +142,7 @@ def evidence_from(found: Mapping[str, Any]) -> Evidence:
 def surge_summary(display: str, found: Evidence, stories: Sequence[StoryView], window: str) -> str:
     """What happened, against what is normal, how unlikely, over which window, and what the leading story says."""
     expected = f"{found.expected:.1f}" if found.expected >= 0.1 else f"{found.expected:.2g}"
-    sources = f", {found.sources} sources" if found.sources else ""
+    sources = f", {found.sources} source{'' if found.sources == 1 else 's'}" if found.sources else ""
     match found.kind:
         case SurgeKind.NEGATIVE:
             said = f"{found.count} negative stories in {window} where {expected} are usual ({odds(found.p)}{sources})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +64,14 @@ class Instance(Bellwether):
         """Starts it, with a fault built in or without, and with other limits than the product's."""
         self.process = Process(self.config, self.folder / "bellwether.log", fault, limits or {})
         RUNNING.append(self.process)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """As of any instance; a line that is half written, or was when the process was killed, is none."""
+        found = []
+        for line in self.log.splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return [event for event in found if event.get("event") == name]
 
     @property
     def ended(self) -> int | None:

@@ -87,10 +87,10 @@ def test_kills_at_random_times_lose_and_double_nothing_in_sqlite(tmp_path, kafka
     chance = random.Random(SEED)
     with receiving() as receiver:
         url = f"sqlite:///{tmp_path / 'store.db'}"
-        cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 4), url, receiver.url, rules=FEW_RULES, batch=4)
+        cluster = Cluster(tmp_path, kafka.bootstrap, new_topic(kafka, 4), url, receiver.url, rules=FEW_RULES, batch=16)
         send(kafka, cluster.topic, news.lines)
         engine = cluster.engine()
-        victim = cluster.instance("victim", static=True, kafka={"max_poll_records": 20})
+        victim = cluster.instance("victim", static=True, kafka={"max_poll_records": 50})
         saved = []
         for kill in range(KILLS):
             victim.begin()

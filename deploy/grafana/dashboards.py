@@ -210,6 +210,12 @@ PIPELINE: Final = Dashboard(
                     "s",
                 ),
                 Panel(
+                    "Leader",
+                    "Which instance places documents and judges; one at a time.",
+                    [Query(f"bellwether_leader{{{INSTANCES}}}", "{{instance}}")],
+                    "short",
+                ),
+                Panel(
                     "Collection delay",
                     "From publication to reception: how late the collectors are.",
                     quantiles("bellwether_collection_delay_seconds"),

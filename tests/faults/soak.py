@@ -75,6 +75,7 @@ class Run:
     told_s: float = 0.0
     seconds: float = 0.0
     incidents: int = 0
+    equal: bool = False
     wrong: list[str] = field(default_factory=list)
 
     @property
@@ -362,8 +363,9 @@ def _judge(run: Run, cluster: Cluster, truth: Truth, receiver: Receiver) -> None
     run.wrong += conservation(engine, lines)
     found = told(engine)
     run.incidents = len(found.incidents)
-    run.wrong += alert_truth(truth.told, found)
-    run.wrong += delivery_truth(truth.told, receiver.received, receiver.unverified)
+    false = alert_truth(truth.told, found) + delivery_truth(truth.told, receiver.received, receiver.unverified)
+    run.equal = not false
+    run.wrong += false
     for log in sorted(cluster.folder.glob("*/bellwether.log")):
         text = log.read_text(encoding="utf-8", errors="replace")
         run.wrong += [f"{log.parent.name}: {fault}" for fault in clean_log(text, ended_at_once=True)]
@@ -414,17 +416,18 @@ class Options:
 def table(runs: Sequence[Run]) -> str:
     """The runs by family, as a table of Markdown."""
     lines = [
-        "| family | runs | faults | of them with records unread | lost | doubled | recovery s, median/max | incidents equal |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family | runs | faults | of them with records unread | lost | doubled | recovery s, median/max | incidents equal "
+        "| findings |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for family in dict.fromkeys(run.family for run in runs):
         own = [run for run in runs if run.family == family]
         times = [run.recovery_s for run in own if run.recovery_s is not None]
         shown = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
-        equal = sum(not run.wrong for run in own)
+        equal = sum(run.equal for run in own)
         lines.append(
             f"| {family} | {len(own)} | {sum(run.number_of_faults for run in own)} | {sum(run.met_records for run in own)} "
-            f"| {sum(run.lost for run in own)} | {sum(run.doubled for run in own)} | {shown} | {equal} of {len(own)} |"
+            f"| {sum(run.lost for run in own)} | {sum(run.doubled for run in own)} | {shown} | {equal} of {len(own)} | {sum(len(run.wrong) for run in own)} |"
         )
     return "\n".join(lines)
 

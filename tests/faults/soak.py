@@ -416,19 +416,25 @@ class Options:
 def table(runs: Sequence[Run]) -> str:
     """The runs by family, as a table of Markdown."""
     lines = [
-        "| family | runs | faults | of them with records unread | lost | doubled | recovery s, median/max | incidents equal "
-        "| findings |",
+        "| family | runs | faults | with records unread | lost | doubled | recovery s, median/max | incidents equal | findings |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for family in dict.fromkeys(run.family for run in runs):
         own = [run for run in runs if run.family == family]
         times = [run.recovery_s for run in own if run.recovery_s is not None]
         shown = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
-        equal = sum(run.equal for run in own)
-        lines.append(
-            f"| {family} | {len(own)} | {sum(run.number_of_faults for run in own)} | {sum(run.met_records for run in own)} "
-            f"| {sum(run.lost for run in own)} | {sum(run.doubled for run in own)} | {shown} | {equal} of {len(own)} | {sum(len(run.wrong) for run in own)} |"
-        )
+        cells = [
+            family,
+            len(own),
+            sum(run.number_of_faults for run in own),
+            sum(run.met_records for run in own),
+            sum(run.lost for run in own),
+            sum(run.doubled for run in own),
+            shown,
+            f"{sum(run.equal for run in own)} of {len(own)}",
+            sum(len(run.wrong) for run in own),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

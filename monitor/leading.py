@@ -87,6 +87,9 @@ class Leading:
     def _leads(self) -> bool:
         if self.lease.held:
             return True
+        if self.remembers:
+            # Deposed while the lease was kept: what we remember is no longer how things stand.
+            self._forget()
         now_s = self.clock_s()
         if now_s - self._tried_s < _TRY_AGAIN_S:
             return False
@@ -116,12 +119,14 @@ class Leading:
         """Places what waits before `reached`, but not too much at once; up to where all is placed now, and whether more waits."""
         with self._timed("place"):
             waiting = self.ledger.waiting(reached, _AT_ONCE)
-            if not waiting:
-                return reached, False
-            placement = self.stories.place(waiting)
-            buckets = fold(placement)
-        with self._timed("settle"):
-            self.ledger.settle(placement, buckets, self.lease)
+        if not waiting:
+            return reached, False
+        with self.lease.kept():
+            with self._timed("place"):
+                placement = self.stories.place(waiting)
+                buckets = fold(placement)
+            with self._timed("settle"):
+                self.ledger.settle(placement, buckets, self.lease)
         self._proved_s = self.clock_s()
         self.stories.accept(placement)
         self.windows.add(buckets)

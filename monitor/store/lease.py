@@ -6,11 +6,15 @@ higher token, and a write under an older one is refused (the fencing token of Kl
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection, Engine, and_, or_, select, update
 
-from monitor.errors import Deposed
+from monitor.errors import Deposed, StoreUnavailable
 from monitor.store.engine import database_ms, reading, writing
 from monitor.store.rows import upsert
 from monitor.store.schema import lease as lease_table
@@ -67,6 +71,28 @@ class Lease:
         """Makes it last from now on. Raises Deposed when it is no longer ours, and StoreUnavailable."""
         with writing(self._engine) as connection:
             self.prolong(connection)
+
+    @contextmanager
+    def kept(self, at_most_s: float = 120.0) -> Iterator[None]:
+        """Renews the lease from a thread while the context lasts, but not for ever: work that takes longer costs no lead.
+
+        Who is deposed meanwhile hears of it when it saves. A process that is stopped or killed renews nothing.
+        """
+        done = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(done, time.monotonic() + at_most_s), name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+
+    def _keep(self, done: threading.Event, until_s: float) -> None:
+        while not done.wait(LASTS_MS / 3_000) and time.monotonic() < until_s:
+            try:
+                self.renew()
+            except (Deposed, StoreUnavailable):
+                return
 
     def prolong(self, connection: Connection) -> None:
         """As `renew`, within a transaction that is made under the lease: if it raises, nothing of that transaction may stay."""

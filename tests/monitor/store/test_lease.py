@@ -1,6 +1,7 @@
 """One leader at a time, by the database's clock, and no write of one that was followed."""
 
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
 from monitor.errors import Deposed
+from monitor.store import lease
 from monitor.store.engine import open_engine, reading, writing
 from monitor.store.lease import LASTS_MS, Lease
 from monitor.store.schema import lease as lease_table
@@ -50,6 +52,45 @@ def test_it_ends_when_it_is_not_renewed(engine):
     with pytest.raises(Deposed):
         one.renew()
     assert not one.held
+
+
+def test_while_it_is_kept_work_may_take_longer_than_it_lasts(engine, monkeypatch):
+    monkeypatch.setattr(lease, "LASTS_MS", 600)
+    one, other = Lease(engine, "one"), Lease(engine, "other")
+    assert one.acquire()
+    with one.kept():
+        until_s = time.monotonic() + 1.8
+        while time.monotonic() < until_s:
+            assert not other.acquire()
+    with writing(engine) as connection:
+        one.prolong(connection)
+
+
+def test_it_is_not_kept_for_ever(engine, monkeypatch):
+    monkeypatch.setattr(lease, "LASTS_MS", 300)
+    one, other = Lease(engine, "one"), Lease(engine, "other")
+    assert one.acquire()
+    with one.kept(at_most_s=0):
+        until_s = time.monotonic() + 60
+        while not other.acquire():
+            assert time.monotonic() < until_s
+        assert one.held
+    with pytest.raises(Deposed), writing(engine) as connection:
+        one.prolong(connection)
+
+
+def test_who_is_followed_while_it_keeps_the_lease_hears_of_it_when_it_saves(engine, monkeypatch):
+    monkeypatch.setattr(lease, "LASTS_MS", 300)
+    one, other = Lease(engine, "one"), Lease(engine, "other")
+    assert one.acquire()
+    wait(engine, 300)
+    assert other.acquire()
+    with one.kept():
+        until_s = time.monotonic() + 60
+        while one.held:
+            assert time.monotonic() < until_s
+    with pytest.raises(Deposed), writing(engine) as connection:
+        one.prolong(connection)
 
 
 def test_one_that_has_ended_and_that_nobody_took_is_still_ours(engine):

@@ -49,6 +49,7 @@ unit: $(STAMPS)/test $(STAMPS)/encoder
 	$(BIN)/python -m pytest
 
 soak: $(STAMPS)/test ## instances under random kills, stalls and outages: nothing may be lost, doubled or told otherwise
+	$(BIN)/python -m pytest -m soak
 	$(BIN)/python -m tests.faults.soak
 
 clean: ## forget the virtualenv and all that was fetched

@@ -113,16 +113,22 @@ def version() -> None:
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Argument(help="The configuration file (YAML).")]) -> None:
+def check(
+    config: Annotated[Path, typer.Argument(help="The configuration file (YAML).")],
+    topics: Annotated[bool, typer.Option("--topics", help="Also ask Kafka whether the topics read and written exist.")] = False,
+) -> None:
     """Load a configuration and everything it names, print what would be in force, and end with 2 if anything is wrong.
 
-    Opens nothing on the network and starts nothing. Secrets are masked.
+    Starts nothing, and opens nothing on the network unless the topics are asked for. Secrets are masked.
     """
     from monitor.checking import check as check_everything
+    from monitor.checking import check_topics
 
     settings = load_settings(config)
     checked = check_everything(settings)
     Console().print_json(settings.model_dump_json())
+    if topics:
+        print(f"topics: {', '.join(check_topics(settings)) or 'none'}", file=sys.stderr)
     print(
         f"ok: {len(checked.rules)} rules, {len(checked.watchlist.entities)} watched entities, {len(checked.receivers)} receivers",
         file=sys.stderr,

@@ -92,7 +92,7 @@ def first_of_each(messages):
 
 
 @pytest.mark.kafka
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1_200)
 def test_killed_while_it_publishes_every_placed_document_is_there_once_by_its_key(tmp_path, kafka):
     chance = random.Random(SEED)

@@ -6,7 +6,7 @@ from tests.end_to_end.processes import until
 from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, recovery_s, told
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 
 def test_a_broker_that_is_away_at_the_start_and_dies_under_load_costs_only_time(tmp_path, fresh_kafka, postgres, news):

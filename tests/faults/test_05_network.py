@@ -22,7 +22,7 @@ from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, un
 from tests.faults.oracles import clean_log, conservation, consumed
 from tests.kafka.server import USER, VARIABLE, KafkaAbsent
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 THIS_YEAR = datetime.now(UTC).year
 

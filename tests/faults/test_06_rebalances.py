@@ -12,7 +12,7 @@ from tests.end_to_end.processes import until
 from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, clean_log, conservation, consumed, rows, told
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 
 def test_members_that_flap_during_batches_cost_only_time(tmp_path, kafka, postgres, news):

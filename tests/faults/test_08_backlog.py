@@ -9,7 +9,7 @@ from tests.end_to_end.stream import stream
 from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send
 from tests.faults.oracles import Memory, balance, consumed
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 BURST = 15_000
 BEFORE = 1_500

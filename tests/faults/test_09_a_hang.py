@@ -10,7 +10,7 @@ from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, un
 from tests.faults.mortal import Fault
 from tests.faults.oracles import alert_truth, conservation, told
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 LIMIT_S = 12.0
 

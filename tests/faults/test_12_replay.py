@@ -10,7 +10,7 @@ from tests.end_to_end.stream import Line, stamp
 from tests.faults.cluster import FEW_RULES, WAIT_S, Cluster, new_topic, send, until_told
 from tests.faults.oracles import alert_truth, conservation, told
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.soak]
 
 
 def test_another_group_on_the_same_database_counts_nothing_again(tmp_path, kafka, postgres, news):

@@ -48,6 +48,7 @@ for exchange in (overwritten, truncated, Path.unlink):
 """
 
 
+@pytest.mark.soak
 def test_files_that_are_exchanged_while_it_runs_change_no_answer(tmp_path):
     base = write_base(tmp_path / "base")
     checkpoint = write_tiny_checkpoint(tmp_path / "checkpoint", base)
@@ -91,6 +92,7 @@ with running(folder, open_engine(f"sqlite:///{folder / 'store.db'}"), classifier
 """
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "waiting",
     [1, 300],

@@ -19,6 +19,7 @@ HOOK = "planted-hook-path-5e2b"
 PAGES = ("/metrics", "/livez", "/readyz", "/config", "/nothing", f"/{HOOK}")
 
 
+@pytest.mark.soak
 @pytest.mark.postgres
 def test_no_secret_leaves_the_process_while_kafka_database_and_webhook_fail(tmp_path, fresh_postgres):
     name = fresh_postgres.create_database().rpartition("/")[2]

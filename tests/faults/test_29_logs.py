@@ -89,6 +89,7 @@ def test_a_reader_of_the_log_that_is_gone_ends_nothing(tmp_path):
     assert consumes(instance, list(stream(300))) == 0
 
 
+@pytest.mark.soak
 def test_the_loop_that_stands_still_ends_the_process_though_nobody_reads_the_log(tmp_path, full_pipe):
     script = tmp_path / "stalled.py"
     script.write_text(STALLED, encoding="utf-8")

@@ -20,5 +20,5 @@ def significances(weights: Floats, windows_ms: Sequence[int], alarms_a_day: floa
     `inflation` is by how much looking every minute, instead of once per turn, multiplies the alarms.
     """
     turns = np.array([_DAY_MS / window_ms for window_ms in windows_ms])
-    share = weights / weights.mean()
+    share = weights / max(weights.mean(), 1e-9)  # nothing watched: no series has a share
     return np.asarray(alarms_a_day * share[:, None] / (len(weights) * len(windows_ms) * inflation * turns[None, :]))

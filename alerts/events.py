@@ -117,10 +117,10 @@ def hear(
     louder = Severity(report.severity).rank > was.severity.rank
     more_sources = len(after.sources) > len(before.sources) and len(after.sources) in _SOURCES_WORTH_TELLING
     kind = ChangeKind.ESCALATED if louder else ChangeKind.UPDATED if more_sources or report.category not in before.events else None
-    incident = replace(was, evidence=after.evidence(), summary=_summary(display, after))
+    incident = replace(was, evidence=after.evidence())
     if kind is not None:
         severity = Severity(report.severity) if louder else was.severity
-        incident = replace(incident, severity=severity, sequence=was.sequence + 1)
+        incident = replace(incident, severity=severity, sequence=was.sequence + 1, summary=_summary(display, after))
     # Reports come in the order of stream time but for late ones, which must not bring the end nearer.
     told_ms = max(report.at_ms, state.clear_since_ms or report.at_ms)
     state = replace(thaw(state, report.at_ms), clear_since_ms=told_ms, incident=incident)

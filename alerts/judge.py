@@ -192,14 +192,16 @@ class Judge:
         if not asked and not firing:
             return {}
         test = self._surge_test(rule, readings, minute.baseline())
+        # A topic of a model that is gone has no baseline: nothing of it opens, and what fires is over.
+        known = test.baseline.roster.rows.keys()
         feed = feed_factors(test.baseline, at_ms, window_stories(readings, ALL_SERIES, at_ms))
         found: dict[Series, tuple[Condition, Evidence | None]] = {}
-        for series in sorted(firing):
+        for series in sorted(firing & known):
             incident, counted = states[rule.name, series].incident, count_windows([series], readings, at_ms, test.baseline.roster)
             over = incident is None or test.is_over(at_ms, incident.evidence["found"]["window_ms"], counted, feed)[0]
             found[series] = Condition.OVER if over else Condition.LINGERS, None
-        if asked:
-            counted = count_windows(sorted(asked), readings, at_ms, test.baseline.roster)
+        if asked & known:
+            counted = count_windows(sorted(asked & known), readings, at_ms, test.baseline.roster)
             for alarm in test.alarms(at_ms, counted, feed, lambda series, window_ms: readings.sources(series, window_ms, at_ms)):
                 if alarm.failed is None:
                     found[alarm.series] = Condition.HOLDS, alarm.evidence

@@ -69,6 +69,12 @@ def test_a_louder_event_escalates_in_place_and_a_quieter_one_does_not_calm():
     assert states["severe", HALDEN].incident.severity is Severity.CRITICAL
 
 
+def test_the_rules_own_summary_stays_while_nothing_new_is_told():
+    judge = a_judge(annotations={"summary": "{{ display }}: {{ events }}, {{ documents }} reports"})
+    _, states = told(judge, [a_report(0), a_report(1)])
+    assert states["severe", HALDEN].incident.summary == "Halden Bank: Insolvency, 1 reports"
+
+
 def test_only_some_numbers_of_sources_are_worth_telling():
     changes, _ = told(a_judge(), [a_report(number, source=f"source-{number}") for number in range(25)])
     assert [len(change.incident.evidence["sources"]) for change in changes] == [1, 2, 5, 10, 20]

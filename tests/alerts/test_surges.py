@@ -9,9 +9,9 @@ from alerts.baseline import HOUR_MS, Roster, estimate, first_hour
 from alerts.evidence import odds, recompute_incident
 from alerts.judge import Judge
 from alerts.surge import SurgeKind, SurgeSettings
-from alerts.types import AlertState, ChangeKind, Phase, ResolveReason, RuleKind, Severity, SurgeRule
+from alerts.types import AlertState, ChangeKind, Phase, ResolveReason, RuleKind, SeriesSelector, Severity, SurgeRule
 from monitor.errors import EvidenceMissing
-from monitor.types import ALL_SERIES, MINUTE_MS, SeriesKind, StoryView
+from monitor.types import ALL_SERIES, MINUTE_MS, Series, SeriesKind, StoryView
 from tests.alerts.building import HALDEN, NAMES, NORDIA, FakeReadings, a_count, a_rule, minutes
 
 ROSTER = Roster([ALL_SERIES, HALDEN, NORDIA])
@@ -219,6 +219,16 @@ def test_a_rule_that_is_gone_ends_its_surge():
     _, states = judged(a_judge(), told(9))
     changes, _ = judged(Judge([], NAMES), told(9), states, NOW_MS + minutes(1))
     assert [change.incident.resolve_reason for change in changes] == [ResolveReason.RULE_REMOVED]
+
+
+def test_a_topic_of_a_model_that_is_gone_opens_nothing_and_ends_what_fires():
+    gone = Series(SeriesKind.TOPIC, "Gone")
+    judge = a_judge(series=SeriesSelector(SeriesKind.TOPIC), settings=replace(SETTINGS, watched=frozenset({SeriesKind.TOPIC})))
+    readings = Told({gone: a_count(negative=9), ALL_SERIES: a_count(negative=9, neutral=8)})
+    assert judged(judge, readings) == ((), {})
+    firing = AlertState("surge", gone, Phase.FIRING, since_ms=NOW_MS, clear_since_ms=NOW_MS - minutes(60), incident_id="x")
+    changes, states = judged(judge, readings, {("surge", gone): firing})
+    assert ([change.kind for change in changes], states) == ([ChangeKind.RESOLVED], {})
 
 
 def test_a_state_is_read_back_and_goes_on():

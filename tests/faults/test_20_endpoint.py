@@ -48,6 +48,7 @@ def go_on(outbox, clock, sender, until_ms):
     return attempts(outbox) - before
 
 
+@pytest.mark.soak
 def test_after_an_hour_of_500_every_message_arrives_once_and_in_order(outbox):
     clock = Clock()
     with Server(answer(500)) as server, running(outbox, {"desk": channel(server)}, wall_ms=clock) as sender:

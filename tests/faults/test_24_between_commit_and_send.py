@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+import pytest
+
 from monitor.store.engine import open_engine
 from monitor.store.outbox import SqlOutbox
 from tests.alerts.server import Server, answer, hang
@@ -25,6 +27,7 @@ RULES = [
 ]
 
 
+@pytest.mark.soak
 def test_a_message_that_was_decided_is_told_after_a_kill_whether_it_was_on_its_way_or_not(tmp_path):
     lines = list(stream(RECORDS))
     with Server(hang) as server:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
@@ -42,6 +43,7 @@ RULE = {
 }
 
 
+@pytest.mark.soak
 def test_what_is_hostile_in_a_headline_stays_a_text_and_leaves_the_house_nowhere(tmp_path):
     entities = [{"id": f"bank-{number}", "name": name} for number, name in enumerate(NAMES)]
     lines = [

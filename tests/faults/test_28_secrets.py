@@ -55,6 +55,7 @@ def test_no_secret_leaves_the_process_while_kafka_database_and_webhook_fail(tmp_
     assert clean_log(instance.log, secrets=secrets) == []
 
 
+@pytest.mark.soak
 def test_no_secret_is_told_when_the_database_refuses_it_at_the_start(tmp_path):
     url = f"postgresql://bellwether:{STORE_PASSWORD}@127.0.0.1:{free_port()}/bellwether"
     source = {"kind": "file", "file": {"path": str(tmp_path / "news.jsonl")}}

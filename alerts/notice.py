@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from alerts.catalogue import Language, Phrases, phrases
 from alerts.messages import percent_text
-from alerts.text import plain_text
+from alerts.text import json_bytes, plain_text
 from alerts.types import Incident, IncidentChange
 from monitor.errors import DeliveryError
 from monitor.types import MINUTE_MS, TONES, Metric, Reading
@@ -118,6 +118,14 @@ def compose(change: IncidentChange, voice: Voice, stories: Sequence[StoryLine] =
         stories=tuple(_bounded(told)),
         link=None if voice.console_url is None else voice.console_url.replace(INCIDENT_MARK, quote(incident.incident_id, safe="")),
     )
+
+
+def rendered(change: IncidentChange, voice: Voice, message: Callable[[Notice], object], most_bytes: int) -> bytes:
+    """The JSON of what `message` makes of the notice about `change`, shortened until it has at most `most_bytes`.
+
+    Raises DeliveryError when nothing makes it fit.
+    """
+    return fitted(compose(change, voice), lambda notice: json_bytes(message(notice)), lambda body: len(body) <= most_bytes)
 
 
 def fitted(notice: Notice, write: Callable[[Notice], Written], fits: Callable[[Written], bool]) -> Written:

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from alerts.channels.answers import Answer, Meaning, judge_status
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
+from alerts.channels.posting import Endpoint, Posted, Request
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, rendered
 from alerts.signature import Secret
 from alerts.text import json_bytes, plain_text, time_text
 from alerts.types import Delivery, Incident, IncidentChange, RuleKind, Severity
@@ -40,7 +36,7 @@ _FNV_PRIME: Final = 1_099_511_628_211
 
 
 @dataclass(frozen=True, slots=True)
-class AlertmanagerReceiver:
+class AlertmanagerReceiver(Posted):
     """An Alertmanager; `endpoint.url` is what its API's path is appended to.
 
     `resend_every_ms` must be below Alertmanager's `resolve_timeout` (5 minutes unless configured). Raises ConfigurationError.
@@ -51,32 +47,22 @@ class AlertmanagerReceiver:
     voice: Voice = ENGLISH
     resend_every_ms: int = RESEND_EVERY_MS
 
-    def __post_init__(self) -> None:
-        faults = list(self.endpoint.faults())
+    def faults(self) -> Iterable[str]:
+        """What keeps URL or interval from being used."""
+        yield from self.endpoint.faults()
         if self.resend_every_ms <= 0:
-            faults.append("resend_every: must be more than 0")
+            yield "resend_every: must be more than 0"
         if "?" in self.endpoint.url.reveal():
-            faults.append("url: must not hold a query (?...)")
-        refuse(self.name, faults)
+            yield "url: must not hold a query (?...)"
 
     def render(self, change: IncidentChange) -> bytes:
         """The alert; and, ended, what it was called before it became louder, since the severity is one of its labels."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_alerts(change, notice)), lambda body: len(body) < ALERT_BYTES
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
+        return rendered(change, self.voice, lambda notice: _alerts(change, notice), ALERT_BYTES - 1)
 
     def request(self, delivery: Delivery, now_ms: int) -> Request:
         """The alerts of the body, with no time in them that lies in the future."""
         alerts = [_timed(one, now_ms) for one in json.loads(delivery.body)]
         return Request(Secret(self.endpoint.url.reveal().rstrip("/") + _PATH), json_bytes(alerts))
-
-    def judge(self, answer: Answer) -> Meaning:
-        """What the status says."""
-        return judge_status(answer)
 
 
 def joined(bodies: Iterable[bytes]) -> bytes:

@@ -6,7 +6,6 @@ https://open.dingtalk.com/document/orgapp/customize-robot-security-settings (sig
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,12 +13,9 @@ from urllib.parse import quote, urlsplit
 
 from alerts.channels.answers import Answer, Meaning, judge_code
 from alerts.channels.markdown import inert
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Notice, Voice, compose, fitted
+from alerts.channels.posting import Endpoint, Posted, Request
+from alerts.notice import ENGLISH, Notice, Voice, rendered
 from alerts.signature import Secret, dingtalk_signature
-from alerts.text import json_bytes
 from alerts.types import Delivery, IncidentChange
 
 MESSAGE_BYTES: Final = 20_000
@@ -29,7 +25,7 @@ _THROTTLING: Final = MappingProxyType({130_101: 600.0, 410_100: 600.0})
 
 
 @dataclass(frozen=True, slots=True)
-class DingTalkReceiver:
+class DingTalkReceiver(Posted):
     """A group in DingTalk; `endpoint.url` is its robot's, `secret` None where the robot does not ask for a signature.
 
     Raises ConfigurationError.
@@ -40,18 +36,9 @@ class DingTalkReceiver:
     secret: Secret | None = None
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        refuse(self.name, self.endpoint.faults())
-
     def render(self, change: IncidentChange) -> bytes:
         """A markdown message that mentions nobody."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_message(notice)), lambda body: len(body) <= MESSAGE_BYTES
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
+        return rendered(change, self.voice, _message, MESSAGE_BYTES)
 
     def request(self, delivery: Delivery, now_ms: int) -> Request:
         """The message, with the signature of this millisecond in the URL."""

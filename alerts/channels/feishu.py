@@ -9,16 +9,13 @@ https://open.feishu.cn/document/common-capabilities/message-card/message-cards-c
 from __future__ import annotations
 
 import json
-import ssl
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
 from alerts.channels.answers import Answer, Meaning, judge_code
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
+from alerts.channels.posting import Endpoint, Posted, Request
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, rendered
 from alerts.signature import Secret, feishu_signature
 from alerts.text import json_bytes
 from alerts.types import Delivery, IncidentChange
@@ -32,7 +29,7 @@ _THROTTLING: Final = MappingProxyType({11232: 60.0})
 
 
 @dataclass(frozen=True, slots=True)
-class FeishuReceiver:
+class FeishuReceiver(Posted):
     """A group in Feishu or Lark; `endpoint.url` is its bot's, `secret` None where the bot does not ask for a signature.
 
     Raises ConfigurationError.
@@ -43,18 +40,9 @@ class FeishuReceiver:
     secret: Secret | None = None
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        refuse(self.name, self.endpoint.faults())
-
     def render(self, change: IncidentChange) -> bytes:
         """A card."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_message(notice)), lambda body: len(body) <= MESSAGE_BYTES
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
+        return rendered(change, self.voice, _message, MESSAGE_BYTES)
 
     def request(self, delivery: Delivery, now_ms: int) -> Request:
         """The card, with the signature of this second in the body."""

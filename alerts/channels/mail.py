@@ -28,10 +28,9 @@ from alerts.channels.posting import RETRY_FOR_MS, TIMEOUT_S, network_fault, refu
 from alerts.channels.protocol import Channel
 from alerts.channels.smtp import MailServer, Security, session
 from alerts.network import Deadline, ForbiddenAddress, Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, rendered
 from alerts.outbox import delivery_id
 from alerts.signature import Secret
-from alerts.text import json_bytes
 from alerts.types import Attempt, AttemptResult, Delivery, IncidentChange
 
 MAIL_BYTES: Final = 64_000
@@ -82,9 +81,7 @@ class MailReceiver:
 
     def render(self, change: IncidentChange) -> bytes:
         """Subject, text and HTML as JSON; the headers that name a time are added when it is sent."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_content(notice)), lambda body: len(body) <= MAIL_BYTES
-        )
+        return rendered(change, self.voice, _content, MAIL_BYTES)
 
     def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
         """A new way to them."""

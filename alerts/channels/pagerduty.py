@@ -6,15 +6,12 @@ Source: https://developer.pagerduty.com/docs/events-api-v2/trigger-events/ (summ
 from __future__ import annotations
 
 import json
-import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alerts.channels.answers import Answer, Meaning, judge_status
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
+from alerts.channels.posting import Endpoint, Posted, Request
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, rendered
 from alerts.signature import Secret
 from alerts.text import json_bytes, plain_text, time_text
 from alerts.types import Delivery, IncidentChange
@@ -26,41 +23,32 @@ SUMMARY_LENGTH: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class PagerDutyReceiver:
-    """A service in PagerDuty; `routing_key` is its integration key. Raises ConfigurationError."""
+class PagerDutyReceiver(Posted):
+    """A service in PagerDuty; `routing_key` is its integration key. Raises ConfigurationError.
+
+    PagerDuty answers 202 where the event was taken, and 429 above the service's rate.
+    """
 
     name: str
     routing_key: Secret
     endpoint: Endpoint = EVENTS
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        faults = list(self.endpoint.faults())
+    def faults(self) -> Iterable[str]:
+        """What keeps URL or key from being used."""
+        yield from self.endpoint.faults()
         if not self.routing_key.reveal().strip():
-            faults.append("routing_key: is missing")
-        refuse(self.name, faults)
+            yield "routing_key: is missing"
 
     def render(self, change: IncidentChange) -> bytes:
         """The event without its routing key."""
-        return fitted(
-            compose(change, self.voice),
-            lambda notice: json_bytes(_event(change, notice)),
-            lambda body: len(body) < EVENT_BYTES - 200,
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
+        return rendered(change, self.voice, lambda notice: _event(change, notice), EVENT_BYTES - 201)
 
     def request(self, delivery: Delivery, now_ms: int) -> Request:
         """The event with its routing key."""
         del now_ms
         event = {"routing_key": self.routing_key.reveal(), **json.loads(delivery.body)}
         return Request(self.endpoint.url, json_bytes(event))
-
-    def judge(self, answer: Answer) -> Meaning:
-        """What the status says: 202 where the event was taken, 429 above the service's rate."""
-        return judge_status(answer)
 
 
 def _event(change: IncidentChange, notice: Notice) -> dict[str, Any]:

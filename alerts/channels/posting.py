@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 import httpcore2
 
-from alerts.channels.answers import Answer, Meaning, retry_after_s
+from alerts.channels.answers import Answer, Meaning, judge_status, retry_after_s
+from alerts.channels.protocol import Channel
 from alerts.network import Deadline, ForbiddenAddress, GuardedNetwork, Resolver, system_addresses
 from alerts.signature import Secret
 from alerts.types import Attempt, AttemptResult, Delivery
@@ -96,18 +97,42 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-class Posted(Protocol):
-    """A receiver whose messages are posted."""
+class Posted:
+    """What every receiver has in common whose messages are posted; a kind says what is different about it.
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where to."""
+    Unless it says so, the body is posted as it is (the URL is the secret), and the status says what became of it.
+    """
 
-    def request(self, delivery: Delivery, now_ms: int) -> Request:
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str:
+            """Names it in rules, metrics and the outbox."""
+
+        @property
+        def endpoint(self) -> Endpoint:
+            """Where to."""
+
+    def __post_init__(self) -> None:
+        refuse(self.name, self.faults())
+
+    def faults(self) -> Iterable[str]:
+        """What keeps it from being used, none of it quoting a secret."""
+        return self.endpoint.faults()
+
+    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
+        """A new way to it."""
+        return PostingChannel(self, resolver, ssl_context)
+
+    def request(self, delivery: Delivery, now_ms: int) -> Request:  # noqa: ARG002 (a kind may sign for the moment)
         """What is posted for `delivery` at `now_ms` (wall clock): the body, with whatever secret and time belong into it."""
+        return Request(self.endpoint.url, delivery.body)
 
     def judge(self, answer: Answer) -> Meaning:
         """What an answer means."""
+        return judge_status(answer)
 
 
 class PostingChannel:

@@ -9,17 +9,12 @@ https://docs.slack.dev/reference/block-kit/blocks (limits), https://docs.slack.d
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alerts.channels.answers import Answer, Meaning, judge_status
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, StoryLine, Voice, compose, fitted
-from alerts.text import json_bytes
-from alerts.types import Delivery, IncidentChange
+from alerts.channels.posting import Endpoint, Posted
+from alerts.notice import ENGLISH, Alarm, Notice, StoryLine, Voice, rendered
+from alerts.types import IncidentChange
 
 MESSAGE_BYTES: Final = 12_000
 """Slack documents no limit of all blocks together, and refuses those above about 13,000."""
@@ -38,34 +33,19 @@ _SIGNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class SlackReceiver:
-    """A Slack channel; `endpoint.url` is its incoming webhook. Raises ConfigurationError."""
+class SlackReceiver(Posted):
+    """A Slack channel; `endpoint.url` is its incoming webhook. Raises ConfigurationError.
+
+    Slack answers 410 where the channel is archived, and 429 with `Retry-After` above one message a second.
+    """
 
     name: str
     endpoint: Endpoint
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        refuse(self.name, self.endpoint.faults())
-
     def render(self, change: IncidentChange) -> bytes:
         """Blocks, and a text for notifications."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_message(notice)), lambda body: len(body) <= MESSAGE_BYTES
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
-
-    def request(self, delivery: Delivery, now_ms: int) -> Request:
-        """The body as it is: the URL is the secret."""
-        del now_ms
-        return Request(self.endpoint.url, delivery.body)
-
-    def judge(self, answer: Answer) -> Meaning:
-        """What the status says: 410 where the channel is archived, 429 with `Retry-After` above one message a second."""
-        return judge_status(answer)
+        return rendered(change, self.voice, _message, MESSAGE_BYTES)
 
 
 def escaped(text: str, limit: int) -> str:

@@ -9,17 +9,12 @@ https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-
 from __future__ import annotations
 
 import re
-import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alerts.channels.answers import Answer, Meaning, judge_status
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
-from alerts.text import json_bytes
-from alerts.types import Delivery, IncidentChange
+from alerts.channels.posting import Endpoint, Posted
+from alerts.notice import ENGLISH, Alarm, Notice, Voice, rendered
+from alerts.types import IncidentChange
 
 MESSAGE_BYTES: Final = 28_000
 
@@ -27,34 +22,16 @@ _COLOURS: Final = {Alarm.INFO: "Accent", Alarm.WARNING: "Warning", Alarm.CRITICA
 
 
 @dataclass(frozen=True, slots=True)
-class TeamsReceiver:
-    """A Teams channel or chat; `endpoint.url` is its workflow's. Raises ConfigurationError."""
+class TeamsReceiver(Posted):
+    """A Teams channel or chat; `endpoint.url` is its workflow's, which answers 202. Raises ConfigurationError."""
 
     name: str
     endpoint: Endpoint
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        refuse(self.name, self.endpoint.faults())
-
     def render(self, change: IncidentChange) -> bytes:
         """A message that holds one card."""
-        return fitted(
-            compose(change, self.voice), lambda notice: json_bytes(_message(notice)), lambda body: len(body) <= MESSAGE_BYTES
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
-
-    def request(self, delivery: Delivery, now_ms: int) -> Request:
-        """The body as it is: the URL is the secret."""
-        del now_ms
-        return Request(self.endpoint.url, delivery.body)
-
-    def judge(self, answer: Answer) -> Meaning:
-        """What the status says: 202 where the workflow took it."""
-        return judge_status(answer)
+        return rendered(change, self.voice, _message, MESSAGE_BYTES)
 
 
 def _message(notice: Notice) -> dict[str, Any]:

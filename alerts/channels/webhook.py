@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from alerts.channels.alertmanager import ALERT_BYTES, webhook_content
-from alerts.channels.answers import Answer, Meaning, judge_status
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
+from alerts.channels.posting import Endpoint, Posted, Request
 from alerts.messages import webhook_body
-from alerts.network import Resolver, system_addresses
-from alerts.notice import ENGLISH, Voice, compose, fitted
+from alerts.notice import ENGLISH, Voice, rendered
 from alerts.signature import Secret, signature_headers, signing_key
-from alerts.text import json_bytes
 from alerts.types import Delivery, IncidentChange
 
 
@@ -29,7 +24,7 @@ class BodyFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class WebhookReceiver:
+class WebhookReceiver(Posted):
     """A program that takes webhooks.
 
     `secrets` all sign, the first one first. Raises ConfigurationError that lists every fault of URL and secrets.
@@ -41,32 +36,21 @@ class WebhookReceiver:
     voice: Voice = ENGLISH
     body: BodyFormat = BodyFormat.BELLWETHER
 
-    def __post_init__(self) -> None:
-        refuse(self.name, [*self.endpoint.faults(), *(f"secret: {fault}" for fault in _secret_faults(self.secrets))])
+    def faults(self) -> Iterable[str]:
+        """What keeps URL or secrets from being used."""
+        return [*self.endpoint.faults(), *(f"secret: {fault}" for fault in _secret_faults(self.secrets))]
 
     def render(self, change: IncidentChange) -> bytes:
         """The body that the receiver wants."""
         if self.body is BodyFormat.BELLWETHER:
             return webhook_body(change)
-        return fitted(
-            compose(change, self.voice),
-            lambda notice: json_bytes(webhook_content(change, notice, self.name)),
-            lambda body: len(body) < ALERT_BYTES,
-        )
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
+        return rendered(change, self.voice, lambda notice: webhook_content(change, notice, self.name), ALERT_BYTES - 1)
 
     def request(self, delivery: Delivery, now_ms: int) -> Request:
         """The body as it is, signed for `now_ms`."""
         keys = tuple(signing_key(secret) for secret in self.secrets)
         headers = signature_headers(delivery.delivery_id, now_ms, delivery.body, keys)
         return Request(self.endpoint.url, delivery.body, headers)
-
-    def judge(self, answer: Answer) -> Meaning:
-        """What the status says."""
-        return judge_status(answer)
 
 
 def _secret_faults(secrets: tuple[Secret, ...]) -> Iterable[str]:

@@ -5,7 +5,6 @@ Source: https://developer.work.weixin.qq.com/document/path/91770 (4,096 bytes of
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -13,12 +12,10 @@ from urllib.parse import quote
 
 from alerts.channels.answers import Answer, Meaning, judge_code
 from alerts.channels.markdown import inert
-from alerts.channels.posting import Endpoint, PostingChannel, Request, refuse
-from alerts.channels.protocol import Channel
-from alerts.network import Resolver, system_addresses
+from alerts.channels.posting import Endpoint, Posted
 from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
 from alerts.text import json_bytes
-from alerts.types import Delivery, IncidentChange
+from alerts.types import IncidentChange
 
 CONTENT_BYTES: Final = 4_096
 
@@ -27,29 +24,17 @@ _THROTTLING: Final = MappingProxyType({45_009: 60.0})
 
 
 @dataclass(frozen=True, slots=True)
-class WeComReceiver:
+class WeComReceiver(Posted):
     """A group in WeCom; `endpoint.url` is its robot's. Raises ConfigurationError."""
 
     name: str
     endpoint: Endpoint
     voice: Voice = ENGLISH
 
-    def __post_init__(self) -> None:
-        refuse(self.name, self.endpoint.faults())
-
     def render(self, change: IncidentChange) -> bytes:
         """A markdown message."""
         content = fitted(compose(change, self.voice), _content, lambda text: len(text.encode()) <= CONTENT_BYTES)
         return json_bytes({"msgtype": "markdown", "markdown": {"content": content}})
-
-    def channel(self, resolver: Resolver = system_addresses, ssl_context: ssl.SSLContext | None = None) -> Channel:
-        """A new way to it."""
-        return PostingChannel(self, resolver, ssl_context)
-
-    def request(self, delivery: Delivery, now_ms: int) -> Request:
-        """The body as it is: the URL is the secret."""
-        del now_ms
-        return Request(self.endpoint.url, delivery.body)
 
     def judge(self, answer: Answer) -> Meaning:
         """What `errcode` in the body says."""

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from alerts.season import WEEK_HOURS, profile
 from alerts.tails import Floats
-from monitor.types import ALL_SERIES, MINUTE_MS, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Series, SeriesKind
 
-HOUR_MS: Final = 60 * MINUTE_MS
 DAY_HOURS: Final = 24
 
 WINDOWS_MS: Final = (15 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS)

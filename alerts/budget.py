@@ -7,9 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alerts.tails import Floats
-from monitor.types import MINUTE_MS
-
-_DAY_MS = 1_440 * MINUTE_MS
+from monitor.types import DAY_MS
 
 
 def significances(weights: Floats, windows_ms: Sequence[int], alarms_a_day: float, inflation: float) -> Floats:
@@ -19,6 +17,6 @@ def significances(weights: Floats, windows_ms: Sequence[int], alarms_a_day: floa
     the windows, and within a window among its tumbling turns a day: a Bonferroni bound over a day, valid whatever depends on what.
     `inflation` is by how much looking every minute, instead of once per turn, multiplies the alarms.
     """
-    turns = np.array([_DAY_MS / window_ms for window_ms in windows_ms])
+    turns = np.array([DAY_MS / window_ms for window_ms in windows_ms])
     share = weights / max(weights.mean(), 1e-9)  # nothing watched: no series has a share
     return np.asarray(alarms_a_day * share[:, None] / (len(weights) * len(windows_ms) * inflation * turns[None, :]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from alerts.lifecycle import incident_id, thaw
-from alerts.text import plain_text
+from alerts.text import number_text, plain_text
 from alerts.types import AlertState, ChangeKind, EventRule, Incident, IncidentChange, Phase, RuleKind, Severity
 from monitor.types import Report, Series, SeriesKind
 
@@ -146,10 +146,6 @@ def _summary(display: str, known: Knowledge) -> str:
     """One plain sentence: "Halden Bank: insolvency; 3 stories, 4 sources, first by wire: Halden Bank files for …"."""
     first = next(iter(known.stories.values()))
     events = ", ".join(known.events.values())
-    reach = f"{_number(known.story_count, 'story', 'stories')}, {_number(len(known.sources), 'source', 'sources')}"
+    reach = f"{number_text(known.story_count, 'story', 'stories')}, {number_text(len(known.sources), 'source', 'sources')}"
     told = f"{display}: {events}; {reach}, first by {first['sources'][0] or 'an unnamed source'}: {first['headline']}"
     return plain_text(told, _SUMMARY_CHARACTERS)
-
-
-def _number(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from alerts.lifecycle import Condition, weigh
 from alerts.surge import Evidence, SurgeKind, decide, recompute
-from alerts.text import plain_text
-from alerts.types import Comparison, Incident, RuleKind, SurgeRule, ThresholdRule
+from alerts.text import number_text, plain_text
+from alerts.types import Comparison, Incident, RuleKind, SeriesSelector, SurgeRule, ThresholdRule
 from monitor.errors import EvidenceMissing
 from monitor.types import Count, Metric, Reading, StoryView
 
@@ -120,10 +121,19 @@ def recompute_incident(incident: Incident) -> Recomputed:
         case RuleKind.THRESHOLD:
             count = Count(tuple(pack["count"]["stories"]), tuple(pack["count"]["copies"]), pack["count"]["score_units"])
             reading = Reading(incident.series, pack["from_ms"], pack["until_ms"], count)
-            value = reading.value(Metric(pack["metric"]))
-            fires = value is not None and Comparison(pack["comparison"]).holds(value, pack["level"])
-            enough = reading.stories >= pack["minimum_stories"] and pack["sources"] >= pack["minimum_sources"]
-            numbers = {"value": (value, value), "fires": (True, fires and enough)}
+            rule = ThresholdRule(
+                name=incident.rule,
+                metric=Metric(pack["metric"]),
+                series=SeriesSelector(incident.series.kind, incident.series.name or None),
+                window_ms=reading.until_ms - reading.from_ms,
+                comparison=Comparison(pack["comparison"]),
+                level=pack["level"],
+                clear_level=pack["level"],
+                minimum_stories=pack["minimum_stories"],
+                minimum_sources=pack["minimum_sources"],
+            )
+            holds = weigh(rule, reading, lambda: pack["sources"], firing=False) is Condition.HOLDS
+            numbers = {"value": (reading.value(rule.metric),) * 2, "fires": (True, holds)}
         case RuleKind.EVENT:
             numbers = {"fires": (True, bool(pack["events"]) and pack["documents"] >= 1)}
         case _:
@@ -142,7 +152,7 @@ def evidence_from(found: Mapping[str, Any]) -> Evidence:
 def surge_summary(display: str, found: Evidence, stories: Sequence[StoryView], window: str) -> str:
     """What happened, against what is normal, how unlikely, over which window, and what the leading story says."""
     expected = f"{found.expected:.1f}" if found.expected >= 0.1 else f"{found.expected:.2g}"
-    sources = f", {found.sources} source{'' if found.sources == 1 else 's'}" if found.sources else ""
+    sources = f", {number_text(found.sources, 'source', 'sources')}" if found.sources else ""
     match found.kind:
         case SurgeKind.NEGATIVE:
             said = f"{found.count} negative stories in {window} where {expected} are usual ({odds(found.p)}{sources})"

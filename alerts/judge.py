@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alerts.baseline import WINDOWS_MS, Baseline, Roster
 from alerts.events import hear, hears
@@ -30,9 +28,7 @@ from alerts.types import (
     SurgeRule,
     ThresholdRule,
 )
-from monitor.types import ALL_SERIES, MINUTE_MS, Count, Reading, Readings, Report, Series, SeriesKind
-
-_DAY_MS: Final = 1_440 * MINUTE_MS
+from monitor.types import ALL_SERIES, DAY_MS, MINUTE_MS, Count, Reading, Readings, Report, Series, SeriesKind
 
 States = Mapping[tuple[str, Series], AlertState]
 """What is remembered of every series that is not inactive, by rule and series."""
@@ -163,18 +159,10 @@ class Judge:
             condition, evidence = found.get(series, (Condition.OVER, None))
             taken = step(rule, series, state, condition, minute.at_ms, blind=minute.readings is None)
             after = taken.state
-            if after is not None and evidence is not None and minute.readings is not None:
-                opened = taken.change is ChangeKind.OPENED
-                if opened:
-                    incident = self._open_surge(rule, after, evidence, minute)
-                    after = replace(after, incident=incident)
-                    minute.changes.append(IncidentChange(ChangeKind.OPENED, 1, minute.at_ms, incident, incident.reading))
-                elif after.incident is not None and rule.severity_of(evidence).rank > after.incident.severity.rank:
-                    louder = self._open_surge(rule, after, evidence, minute)
-                    incident = replace(louder, sequence=after.incident.sequence + 1)
-                    after = replace(after, incident=incident)
-                    change = IncidentChange(ChangeKind.ESCALATED, incident.sequence, minute.at_ms, incident, incident.reading)
-                    minute.changes.append(change)
+            told = None if after is None or evidence is None else self._tell_surge(minute, rule, after, evidence, taken.change)
+            if after is not None and told is not None:
+                after = replace(after, incident=told.incident)
+                minute.changes.append(told)
             if taken.change is ChangeKind.RESOLVED and state is not None:
                 minute.changes.append(self._resolve(state, minute.at_ms, ResolveReason.CLEARED, None))
             if after != state:
@@ -194,7 +182,8 @@ class Judge:
         test = self._surge_test(rule, readings, minute.baseline())
         # A topic of a model that is gone has no baseline: nothing of it opens, and what fires is over.
         known = test.baseline.roster.rows.keys()
-        feed = feed_factors(test.baseline, at_ms, window_stories(readings, ALL_SERIES, at_ms))
+        everything = count_windows([ALL_SERIES], readings, at_ms, test.baseline.roster)
+        feed = feed_factors(test.baseline, at_ms, everything.stories[0])
         found: dict[Series, tuple[Condition, Evidence | None]] = {}
         for series in sorted(firing & known):
             incident, counted = states[rule.name, series].incident, count_windows([series], readings, at_ms, test.baseline.roster)
@@ -212,7 +201,7 @@ class Judge:
         test = self._surge_tests.get(rule.name)
         if test is None or test.baseline is not baseline:
             # A feed of one wire has no second source to ask for.
-            known_sources = readings.sources(ALL_SERIES, _DAY_MS, baseline.until_ms)
+            known_sources = readings.sources(ALL_SERIES, DAY_MS, baseline.until_ms)
             settings = replace(rule.settings, minimum_sources=min(rule.settings.minimum_sources, max(known_sources, 1)))
             test = self._surge_tests[rule.name] = SurgeTest(settings, baseline)
         return test
@@ -229,8 +218,15 @@ class Judge:
                 chosen.add(series)
         return chosen
 
-    def _open_surge(self, rule: SurgeRule, state: AlertState, found: Evidence, minute: _Minute) -> Incident:
+    def _tell_surge(
+        self, minute: _Minute, rule: SurgeRule, state: AlertState, found: Evidence, taken: ChangeKind | None
+    ) -> IncidentChange | None:
+        """The opening of an incident, or that it is louder than it was; None where there is nothing new to tell."""
         assert minute.readings is not None
+        severity, was = rule.severity_of(found), state.incident
+        louder = was is not None and severity.rank > was.severity.rank
+        if taken is not ChangeKind.OPENED and not louder:
+            return None
         series, display = state.series, self._display(state.series)
         stories = minute.readings.stories(series, found.window_ms, minute.at_ms)
         incident = Incident(
@@ -238,14 +234,16 @@ class Judge:
             rule=rule.name,
             kind=rule.kind,
             series=series,
-            severity=rule.severity_of(found),
+            severity=severity,
             opened_at_ms=state.since_ms,
             summary=surge_summary(display, found, stories, duration_text(found.window_ms)),
             reading=minute.readings.reading(series, found.window_ms, minute.at_ms),
             display=display,
+            sequence=1 if was is None else was.sequence + 1,
             evidence=surge_evidence(rule, found, minute.at_ms, stories),
         )
-        return self._with_texts(rule, incident)
+        kind = ChangeKind.ESCALATED if louder else ChangeKind.OPENED
+        return IncidentChange(kind, incident.sequence, minute.at_ms, self._with_texts(rule, incident), incident.reading)
 
     def _let_rest(self, minute: _Minute, rule: EventRule, state: AlertState) -> None:
         """Ends an incident of events that nobody has told of for long enough."""
@@ -321,11 +319,6 @@ def count_windows(looked_at: Sequence[Series], readings: Readings, at_ms: int, r
     tones = np.array(windows, dtype=np.int64)
     rows = np.array([roster.rows[series] for series in looked_at], dtype=np.intp)
     return Counted(rows, tones.sum(axis=2), tones[:, :, 0])
-
-
-def window_stories(readings: Readings, series: Series, at_ms: int) -> NDArray[np.int64]:
-    """The stories of one series in each of the windows."""
-    return np.array([readings.reading(series, window_ms, at_ms).stories for window_ms in WINDOWS_MS], dtype=np.int64)
 
 
 def _take_step(minute: _Minute, rule: ThresholdRule, series: Series, state: AlertState | None) -> tuple[Reading | None, Step]:

@@ -43,7 +43,7 @@ from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedErro
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from alerts.text import duration_text, plain_text, time_text
+from alerts.text import duration_text, number_text, plain_text, time_text
 from alerts.types import EventRule, Incident, IncidentChange, Rule, RuleKind, Severity, SurgeRule, ThresholdRule
 from monitor.errors import ConfigurationError, DeliveryError
 from monitor.types import TONES, Count, Metric, Reading, Series, SeriesKind
@@ -345,7 +345,7 @@ def default_summary(rule: ThresholdRule, display: str, reading: Reading) -> str:
 
 
 def _stories(number: int, kind: str = "") -> str:
-    return f"{number} {kind}{'story' if number == 1 else 'stories'}"
+    return number_text(number, f"{kind}story", f"{kind}stories")
 
 
 # --- the webhook's body --------------------------------------------------------------------------

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from alerts.baseline import DAY_HOURS, HOUR_MS, Baseline
+from alerts.baseline import DAY_HOURS, Baseline
 from alerts.season import WEEK_HOURS
 from alerts.tails import Floats
-from monitor.types import Series
+from monitor.types import HOUR_MS, Series
 
 _REFERENCE_DAYS: Final = 20
 _WATCHED_DAYS: Final = 14

@@ -27,6 +27,11 @@ def _is_kept(character: str) -> bool:
     return character not in _INVISIBLE and unicodedata.category(character) not in {"Cc", "Cs"}
 
 
+def number_text(number: int, one: str, several: str) -> str:
+    """A number with what it counts: "1 story", "3 stories"."""
+    return f"{number} {one if number == 1 else several}"
+
+
 def time_text(time_ms: int) -> str:
     """A moment as RFC 3339 in UTC with milliseconds: "2026-11-25T05:14:00.000Z"."""
     moment = datetime.fromtimestamp(time_ms // 1_000, tz=UTC)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from alerts.surge import Evidence, SurgeSettings
-from monitor.types import MINUTE_MS, Metric, Reading, Series, SeriesKind
+from monitor.types import DAY_MS, MINUTE_MS, Metric, Reading, Series, SeriesKind
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -113,7 +113,7 @@ class EventRule:
     series: SeriesSelector = SeriesSelector(SeriesKind.ENTITY)
     categories: frozenset[str] | None = None
     credible_sources: frozenset[str] | None = None
-    keep_firing_ms: int = 24 * 60 * MINUTE_MS
+    keep_firing_ms: int = DAY_MS
     labels: Mapping[str, str] = field(default_factory=_nothing)
     annotations: Mapping[str, str] = field(default_factory=_nothing)
     receivers: tuple[str, ...] | None = None

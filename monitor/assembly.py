@@ -1,7 +1,8 @@
-"""A configuration and what it names, loaded, to a leader that is ready: for the daemon, and for a backtest, which sends nothing."""
+"""A configuration and what it names, loaded, to a loop that is ready: for the daemon, and for a backtest, which sends nothing."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -11,26 +12,75 @@ from alerts.baseline import WINDOWS_MS
 from alerts.channels.protocol import Receiver
 from alerts.judge import Judge
 from alerts.types import Rule, SurgeRule, ThresholdRule
+from monitor.batches import Batcher
+from monitor.classifier.protocol import Classifier
 from monitor.config import Settings
+from monitor.decode import Decoder
+from monitor.intake import Intake
 from monitor.judging import Judging
 from monitor.leading import Leading
+from monitor.loop import Loop
 from monitor.metrics import Metrics
 from monitor.normal import Normal, watched
 from monitor.severe_events import shipped_events
+from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
+from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.stories import Stories
-from monitor.types import MINUTE_MS
+from monitor.types import DAY_MS
+from monitor.view import Viewer
 from monitor.watchlist import WatchList
+from monitor.watermark import Silence
 from monitor.windows import Windows
 
-_SMALLEST_REACH_MS: Final = 24 * 60 * MINUTE_MS
+_SMALLEST_REACH_MS: Final = DAY_MS
 
 
-def build_leading(
+def build_loop(
     *,
+    settings: Settings,
+    engine: Engine,
+    owner: str,
+    classifier: Classifier,
+    rules: Sequence[Rule],
+    watchlist: WatchList,
+    receivers: Sequence[Receiver],
+    metrics: Metrics,
+    open_source: Callable[[], Source],
+    announce: Callable[[], None],
+    stop: threading.Event,
+) -> Loop:
+    """The loop that `settings` describe, with its leader; claims and lease know it as `owner`.
+
+    `announce` hears that deliveries were saved; `stop` ends the wait for a database.
+    """
+    leading = _build_leading(settings, engine, owner, rules, watchlist, classifier.topics, receivers, metrics, announce)
+    return Loop(
+        open_intake=lambda: Intake(
+            source=open_source(),
+            ledger=leading.ledger,
+            decoder=Decoder(settings.documents),
+            watchlist=watchlist,
+            owner=owner,
+            wall_ms=wall_clock_ms,
+            max_ahead_ms=round(settings.documents.max_ahead.total_seconds() * 1000),
+        ),
+        batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
+        classifier=classifier,
+        silence=Silence(settings.time.idle_after.total_seconds()),
+        starvation=Starvation(),
+        ledger=leading.ledger,
+        leading=leading,
+        viewer=Viewer(leading.windows, leading.judging, classifier.topics, tuple(watchlist.entities)),
+        metrics=metrics,
+        stop=stop,
+    )
+
+
+def _build_leading(  # noqa: PLR0917 (called once, above)
     settings: Settings,
     engine: Engine,
     owner: str,
@@ -41,7 +91,6 @@ def build_leading(
     metrics: Metrics,
     announce: Callable[[], None],
 ) -> Leading:
-    """The leader that `settings` describe; the lease knows it as `owner`. `announce` hears that deliveries were saved."""
     ledger, lease = Ledger(engine), Lease(engine, owner)
     reach_ms = max([_SMALLEST_REACH_MS, *(longest_window_ms(rule) for rule in rules)])
     windows = Windows(reach_ms, ledger)

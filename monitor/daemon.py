@@ -24,20 +24,15 @@ from alerts.deliver import Sender
 from alerts.remind import Reminder
 from alerts.types import Attempt, Rule, severities
 from monitor import __version__
-from monitor.assembly import build_leading
-from monitor.batches import Batcher
+from monitor.assembly import build_loop
 from monitor.classifier.protocol import Classifier
 from monitor.config import Settings
-from monitor.decode import Decoder
 from monitor.errors import BellwetherError, SourceUnavailable, StoreUnavailable
-from monitor.intake import Intake
-from monitor.leading import Leading
 from monitor.loop import Loop
 from monitor.metrics import Metrics, RenderedMetrics
 from monitor.scored_output import MessageTopic, ScoredOutput
 from monitor.sources.protocol import Source
 from monitor.sources.times import wall_clock_ms
-from monitor.starvation import Starvation
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
@@ -45,10 +40,7 @@ from monitor.store.outbox import SqlOutbox
 from monitor.store.publications import PUBLISHER, Publications
 from monitor.store.retention import prune
 from monitor.supervision import Supervision
-from monitor.types import MINUTE_MS
-from monitor.view import Viewer
 from monitor.watchlist import WatchList
-from monitor.watermark import Silence
 from monitor.web import Health, WebApplication, WebServer
 
 log = structlog.get_logger(__name__)
@@ -63,7 +55,6 @@ _LONGEST_WAIT_S: Final = 30.0
 _STORE_WAIT_S: Final = 1.0
 _PRUNE_EVERY_MINUTES: Final = 15
 _SHUTDOWN_S: Final = 20.0
-_SMALLEST_REACH_MS: Final = 24 * 60 * MINUTE_MS
 
 
 def open_source(settings: Settings) -> Source:
@@ -225,38 +216,19 @@ class Daemon:
         return thread
 
     def _build_loop(self) -> Loop:
-        parts, settings = self._parts, self._parts.settings
-        leading = self._build_leading()
-        return Loop(
-            open_intake=self._open_intake,
-            batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
-            classifier=parts.classifier,
-            silence=Silence(settings.time.idle_after.total_seconds()),
-            starvation=Starvation(),
-            ledger=self.ledger,
-            leading=leading,
-            viewer=Viewer(
-                leading.windows,
-                leading.judging,
-                parts.classifier.topics,
-                tuple(parts.watchlist.entities),
-            ),
-            metrics=self.metrics,
-            stop=self._stop,
-        )
-
-    def _build_leading(self) -> Leading:
         parts = self._parts
-        return build_leading(
+        return build_loop(
             settings=parts.settings,
             engine=parts.engine,
             owner=self.owner,
+            classifier=parts.classifier,
             rules=parts.rules,
             watchlist=parts.watchlist,
-            topics=parts.classifier.topics,
             receivers=parts.receivers,
             metrics=self.metrics,
+            open_source=parts.open_source,
             announce=self._sender.notify,
+            stop=self._stop,
         )
 
     def _build_output(self) -> ScoredOutput | None:
@@ -270,18 +242,6 @@ class Daemon:
             open_topic=lambda: open_topic(settings, topic),
             metrics=self.metrics,
             wall_ms=wall_clock_ms,
-        )
-
-    def _open_intake(self) -> Intake:
-        documents = self._parts.settings.documents
-        return Intake(
-            source=self._parts.open_source(),
-            ledger=self.ledger,
-            decoder=Decoder(documents),
-            watchlist=self._parts.watchlist,
-            owner=self.owner,
-            wall_ms=wall_clock_ms,
-            max_ahead_ms=round(documents.max_ahead.total_seconds() * 1000),
         )
 
     def _run_loop(self) -> None:

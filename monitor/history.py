@@ -8,9 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from monitor.types import Bucket, Series
-
-HOUR_MS: Final = 3_600_000
+from monitor.types import HOUR_MS, Bucket, Series
 
 _STORIES, _NEGATIVE = 0, 1
 _NOBODY: Final = 0

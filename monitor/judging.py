@@ -6,7 +6,7 @@ Reports of severe events are heard between the minutes, each as soon as it is pl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -22,12 +22,12 @@ from monitor.metrics import Metrics
 from monitor.normal import Normal, Span
 from monitor.store.incidents import Incidents
 from monitor.store.lease import Lease
-from monitor.types import ALL_SERIES, MINUTE_MS, Report, Series
+from monitor.types import ALL_SERIES, DAY_MS, MINUTE_MS, Bucket, Report, Series
 from monitor.windows import Windows
 
 log = structlog.get_logger(__name__)
 
-SURGES_REACH_MS: Final = 40 * 24 * 60 * MINUTE_MS
+SURGES_REACH_MS: Final = 40 * DAY_MS
 """Surges that ended longer ago are of no use to any baseline."""
 
 _MOST_IN_A_TRANSACTION: Final = 1_440
@@ -69,8 +69,15 @@ class Judging:
             for one in self.incidents.incidents(RuleKind.SURGE, since_ms=(self.evaluated_until_ms or 0) - SURGES_REACH_MS):
                 self._remember_surge(one)
 
+    def learn(self, buckets: Iterable[Bucket]) -> None:
+        """Adds counts, of minutes or of whole hours, to what is normal; rules that look for no surges ask for none."""
+        if self.normal is not None:
+            self.normal.add(buckets)
+
     def clear(self) -> None:
-        """Forgets what `restore` read and what was judged since."""
+        """Forgets what was restored, learned and judged since."""
+        if self.normal is not None:
+            self.normal.clear()
         self.evaluated_until_ms, self.states, self.surges, self.blind = None, {}, {}, False
 
     def advance(self, watermark_ms: int, *, reports: bool = True) -> int:
@@ -137,7 +144,7 @@ class Judging:
 
     def _baseline(self, at_ms: int) -> Baseline:
         assert self.normal is not None, "rules that look for surges were given no history"
-        return self.normal.baseline(at_ms, self._spans())
+        return self.normal.baseline(at_ms, self.surges)
 
     def _accept(self, evaluation: Evaluation, states: dict[tuple[str, Series], AlertState]) -> None:
         for key, state in evaluation.states.items():
@@ -152,9 +159,6 @@ class Judging:
         if incident.kind is RuleKind.SURGE:
             spans = self.surges.setdefault(incident.series, {})
             spans[incident.incident_id] = incident.opened_at_ms, incident.resolved_at_ms
-
-    def _spans(self) -> dict[Series, list[Span]]:
-        return {series: list(spans.values()) for series, spans in self.surges.items()}
 
     def _next_minute(self, at_ms: int, until_ms: int, *, quiet: bool) -> int:
         """The minute to judge after `at_ms`: the very next, unless nothing is pending or firing and no window holds a document.

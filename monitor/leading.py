@@ -8,8 +8,7 @@ lease; whoever leads next goes on from what is saved.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +21,7 @@ from monitor.metrics import Metrics
 from monitor.store.lease import Lease
 from monitor.store.ledger import Ledger
 from monitor.stories import Placement, Stories
-from monitor.types import MINUTE_MS, Partition, Turn
+from monitor.types import DAY_MS, Partition, Turn
 from monitor.watermark import mark
 from monitor.windows import Windows
 
@@ -30,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 _TRY_AGAIN_S: Final = 1.0
 _RENEW_AFTER_S: Final = 3.0
-HISTORY_REACH_MS: Final = 35 * 24 * 60 * MINUTE_MS
+HISTORY_REACH_MS: Final = 35 * DAY_MS
 """So far back the hours reach from which a baseline is estimated."""
 _AT_ONCE: Final = 4_096
 """So many documents are placed in one transaction, and before the loop reads again."""
@@ -105,7 +104,7 @@ class Leading:
         more = False
         if reached is not None:
             placed, more = self._place(reached)
-            with self._timed("judge"):
+            with self.metrics.timed("judge"):
                 reports, self._reports = self._reports, False
                 if self.judging.advance(placed[0], reports=reports):
                     self._proved_s = self.clock_s()
@@ -117,21 +116,20 @@ class Leading:
 
     def _place(self, reached: Turn) -> tuple[Turn, bool]:
         """Places what waits before `reached`, but not too much at once; up to where all is placed now, and whether more waits."""
-        with self._timed("place"):
+        with self.metrics.timed("place"):
             waiting = self.ledger.waiting(reached, _AT_ONCE)
         if not waiting:
             return reached, False
         with self.lease.kept():
-            with self._timed("place"):
+            with self.metrics.timed("place"):
                 placement = self.stories.place(waiting)
                 buckets = fold(placement)
-            with self._timed("settle"):
+            with self.metrics.timed("settle"):
                 self.ledger.settle(placement, buckets, self.lease)
         self._proved_s = self.clock_s()
         self.stories.accept(placement)
         self.windows.add(buckets)
-        if self.judging.normal is not None:
-            self.judging.normal.add(buckets)
+        self.judging.learn(buckets)
         self._count(placement)
         self._reports = self._reports or any(item.scored.events for item in placement.placed)
         more = len(waiting) == _AT_ONCE
@@ -157,24 +155,13 @@ class Leading:
             judged_ms = self.judging.evaluated_until_ms
             begin_ms = newest_ms if judged_ms is None else min(newest_ms, judged_ms)
             self.windows.add(self.ledger.buckets(begin_ms - self.windows_reach_ms))
-            if self.judging.normal is not None:
-                self.judging.normal.add(self.ledger.hours(begin_ms - HISTORY_REACH_MS))
+            self.judging.learn(self.ledger.hours(begin_ms - HISTORY_REACH_MS))
             self.stories.restore(self.ledger.story_keys(begin_ms - self.stories_reach_ms))
         self.remembers = self._reports = True
 
     def _forget(self) -> None:
         self.remembers = False
         self.windows.clear()
-        if self.judging.normal is not None:
-            self.judging.normal.clear()
         self.stories.clear()
         self.judging.clear()
         self.metrics.leader.set(self.lease.held)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        began_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.metrics.stage_seconds.labels(stage).inc(time.perf_counter() - began_s)

@@ -146,7 +146,7 @@ class Loop:
 
     def _take_in(self) -> None:
         try:
-            with self._timed("poll"):
+            with self.metrics.timed("poll"):
                 arrived = self._intake.read(self._wait_s())
         except StoreUnavailable:
             # The claims are gone, and new ones could not be made: what was read under them is read again.
@@ -164,7 +164,7 @@ class Loop:
             self._intake.record_interruptions(arrived.interruptions)
             for found in arrived.interruptions:
                 self.metrics.interruptions.labels(found.kind).inc()
-        with self._timed("decode"):
+        with self.metrics.timed("decode"):
             entries = self._intake.decode(arrived.records)
         self._collect(entries)
 
@@ -179,7 +179,7 @@ class Loop:
     def _collect(self, entries: Sequence[Document | Rejected]) -> None:
         """Tokenises what arrived and lays it into the batcher."""
         documents = [entry for entry in entries if isinstance(entry, Document)]
-        with self._timed("prepare"):
+        with self.metrics.timed("prepare"):
             prepared = iter(self.classifier.prepare([document.passage for document in documents]))
         now_s = self.clock_s()
         for entry in entries:
@@ -218,12 +218,12 @@ class Loop:
         if self._asked is None:
             return
         batch = self._asked.batch
-        with self._timed("classify"):
+        with self.metrics.timed("classify"):
             predictions = self._asked.answers.result()
         self._asked = None
         if isinstance(self.classifier, Accountable):
             self.metrics.count_effort(self.classifier.effort())
-        with self._timed("score"):
+        with self.metrics.timed("score"):
             scored = score([document for document, _ in batch.documents], predictions, self.classifier.version)
         saving = Saving(self._advances(batch), tuple(scored), batch.rejected)
         try:
@@ -250,7 +250,7 @@ class Loop:
         try:
             while True:
                 try:
-                    with self._timed("save"):
+                    with self.metrics.timed("save"):
                         return self.ledger.save(saving)
                 except StoreUnavailable as error:
                     if self.stop.is_set():
@@ -350,11 +350,3 @@ class Loop:
             if document.published_ms is not None:
                 self.metrics.collection_delay_seconds.observe((document.received_ms - document.published_ms) / 1000)
         log.debug("batch.saved", documents=len(batch.documents), rejected=len(batch.rejected), tokens=batch.tokens)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        began_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.metrics.stage_seconds.labels(stage).inc(time.perf_counter() - began_s)

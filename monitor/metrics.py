@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -258,6 +259,15 @@ class Metrics:
             self.delivery_seconds.labels(receiver)
             for result in AttemptResult:
                 self.delivery_attempts.labels(receiver, result)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Counts the time that the context lasts to a stage."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_seconds.labels(stage).inc(time.perf_counter() - began_s)
 
     def count_placed(self, standings: Iterable[Standing]) -> None:
         """What became of documents whose turn had come."""

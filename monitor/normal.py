@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alerts.baseline import HOUR_MS, Baseline, Roster, estimate, first_hour
+from alerts.baseline import Baseline, Roster, estimate, first_hour
 from monitor.history import History
-from monitor.types import ALL_SERIES, Bucket, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, Bucket, Series, SeriesKind
 
 Span = tuple[int, int | None]
 """When a surge was firing: from, and until; None: it still is."""
@@ -34,13 +34,15 @@ class Normal:
         self.history.clear()
         self._hour = self._baseline = None
 
-    def baseline(self, at_ms: int, surges: Mapping[Series, Iterable[Span]]) -> Baseline:
-        """What is normal at `at_ms`: estimated at the beginning of its hour, without the times of past `surges`."""
+    def baseline(self, at_ms: int, surges: Mapping[Series, Mapping[str, Span]]) -> Baseline:
+        """What is normal at `at_ms`: estimated at the beginning of its hour, without the times of past `surges` (by incident)."""
         hour = at_ms // HOUR_MS
         if self._baseline is None or self._hour != hour:
             until_ms = hour * HOUR_MS
             spans = {
-                series: [(begin, until_ms if end is None else min(end, until_ms)) for begin, end in known if begin < until_ms]
+                series: [
+                    (begin, until_ms if end is None else min(end, until_ms)) for begin, end in known.values() if begin < until_ms
+                ]
                 for series, known in surges.items()
             }
             stories, negative = self.history.hours(self.roster.series, first_hour(until_ms), hour)

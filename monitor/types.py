@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Final, Literal, Protocol
 
 MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 60 * MINUTE_MS
+DAY_MS: Final = 24 * HOUR_MS
 """One bucket is one minute of received time."""
 
 SCORE_UNIT: Final = 10_000

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.evaluate import Difference, Evaluation, differences
+from pipelines.page import page
 
 TEMPLATE: Final = "report.html.jinja"
 _LESS_IS_BETTER: Final = {"calibration_error", "uncertain_share"}
@@ -26,17 +27,8 @@ class Judged:
 
 def render(evaluation: Evaluation, before: Evaluation | None = None) -> str:
     """The page as HTML; with an evaluation from `before`, what has changed since."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     compared = [] if before is None else [judged(one) for one in differences(before, evaluation)]
-    return environment.get_template(TEMPLATE).render(evaluation=evaluation, before=before, compared=compared)
+    return page(Path(__file__).with_name(TEMPLATE), evaluation=evaluation, before=before, compared=compared)
 
 
 def judged(one: Difference) -> Judged:

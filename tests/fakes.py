@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from monitor.classifier.protocol import Prepared, Target
-from monitor.types import SENTIMENTS, Opinion, Passage, Prediction
+from monitor.types import SENTIMENTS, Opinion, Partition, Passage, Prediction, PublicationStatus, Scored, Stance
 
 BAD = "loses"
 GOOD = "gains"
@@ -64,3 +65,28 @@ def opinion(words: Sequence[str]) -> Opinion:
     sentiment = "negative" if told == BAD else "positive" if told == GOOD else "neutral"
     negative, neutral, positive = (certainty if label == sentiment else rest for label in SENTIMENTS)
     return Opinion(sentiment, (negative, neutral, positive), uncertain=UNSURE in words)
+
+
+def a_scored(number: int, partition: Partition, received_ms: int, **changes: Any) -> Scored:
+    """A bad story about Halden at an offset, under the key and the uri of the same number."""
+    fields: dict[str, Any] = {
+        "partition": partition,
+        "offset": number,
+        "received_ms": received_ms,
+        "document_key": number,
+        "uri": f"urn:{number}",
+        "version": "1",
+        "source": "wire",
+        "language": "en",
+        "status": PublicationStatus.USABLE,
+        "published_ms": None,
+        "stale": False,
+        "headline": "Halden falls",
+        "topic": "fraud",
+        "stance": Stance("negative", -9_000),
+        "toward": (),
+        "shingles": b"12345678",
+        "keys": b"87654321",
+        "model": "model",
+    }
+    return Scored(**(fields | changes))

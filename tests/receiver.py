@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,11 +55,25 @@ def receiving() -> Iterator[Receiver]:
     """A receiver that listens until the context ends."""
     receiver = Receiver()
 
+    def take(headers: dict[str, str], body: bytes) -> int:
+        receiver.take(headers, body)
+        return receiver.status
+
+    with taking_posts(take) as url:
+        receiver.url = f"{url}hook"
+        yield receiver
+
+
+@contextmanager
+def taking_posts(take: Callable[[dict[str, str], bytes], int]) -> Iterator[str]:
+    """The address of a server on loopback that hands each post's headers (in small letters) and body to `take`, and answers with
+    the status that this gives back.
+    """
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            receiver.take({name.lower(): value for name, value in self.headers.items()}, body)
-            self.send_response(receiver.status)
+            self.send_response(take({name.lower(): value for name, value in self.headers.items()}, body))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -67,11 +81,10 @@ def receiving() -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield receiver
+        yield f"http://127.0.0.1:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()

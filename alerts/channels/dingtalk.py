@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from alerts.channels.answers import Answer, Meaning, judge_code
-from alerts.channels.markdown import inert
+from alerts.channels.markdown import inert, link
 from alerts.channels.posting import Endpoint, Posted, Request
 from alerts.notice import ENGLISH, Notice, Voice, rendered
 from alerts.signature import Secret, dingtalk_signature
@@ -62,7 +62,7 @@ def _message(notice: Notice) -> dict[str, Any]:
         stories = ((inert(story.headline), inert(notice.about(story))) for story in notice.stories)
         lines.append("\n".join(f"- {headline}" + (f" — {about}" if about else "") for headline, about in stories))
     if notice.link is not None:
-        lines.append(f"[{notice.words.link}]({quote(notice.link, safe='/%:?=&#+,;@~$!*')})")
+        lines.append(link(notice.words.link, notice.link))
     lines.append(f"{notice.words.incident} {inert(notice.incident_id)}")
     content = {"title": inert(notice.title), "text": "\n\n".join(lines)}
     return {"msgtype": "markdown", "markdown": content, "at": {"atMobiles": [], "atUserIds": [], "isAtAll": False}}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import smtplib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import httpcore2
@@ -34,6 +35,20 @@ class TalksTooMuch(smtplib.SMTPException):
     """The server sends without end."""
 
 
+def _received(connection: _Bounded | _BoundedTls, receive: Callable[[], int]) -> int:
+    """What `receive` brings in what is left until the deadline, taken off the bytes that may still come."""
+    connection.settimeout(connection.deadline.left_s())
+    try:
+        received = receive()
+    except TimeoutError as error:
+        # The library takes an OSError for the end of the connection.
+        raise httpcore2.ReadTimeout(error) from error
+    connection.left -= received
+    if connection.left < 0:
+        raise TalksTooMuch
+    return received
+
+
 class _Bounded(socket.socket):
     """A connected socket whose every operation gets what is left until the deadline, and which takes a bounded number of bytes."""
 
@@ -41,16 +56,7 @@ class _Bounded(socket.socket):
     left: int = MOST_ANSWER_BYTES
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        self.settimeout(self.deadline.left_s())
-        try:
-            received = super().recv_into(buffer, nbytes, flags)
-        except TimeoutError as error:
-            # The library takes an OSError for the end of the connection.
-            raise httpcore2.ReadTimeout(error) from error
-        self.left -= received
-        if self.left < 0:
-            raise TalksTooMuch
-        return received
+        return _received(self, partial(super().recv_into, buffer, nbytes, flags))
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         self.settimeout(self.deadline.left_s())
@@ -64,16 +70,7 @@ class _BoundedTls(ssl.SSLSocket):
     left: int = MOST_ANSWER_BYTES
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        self.settimeout(self.deadline.left_s())
-        try:
-            received = super().recv_into(buffer, nbytes, flags)
-        except TimeoutError as error:
-            # The library takes an OSError for the end of the connection.
-            raise httpcore2.ReadTimeout(error) from error
-        self.left -= received
-        if self.left < 0:
-            raise TalksTooMuch
-        return received
+        return _received(self, partial(super().recv_into, buffer, nbytes, flags))
 
     def send(self, data: Any, flags: int = 0) -> int:
         self.settimeout(self.deadline.left_s())

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote
 
 from alerts.channels.answers import Answer, Meaning, judge_code
-from alerts.channels.markdown import inert
+from alerts.channels.markdown import inert, link
 from alerts.channels.posting import Endpoint, Posted
 from alerts.notice import ENGLISH, Alarm, Notice, Voice, compose, fitted
 from alerts.text import json_bytes
@@ -50,6 +49,6 @@ def _content(notice: Notice) -> str:
         about = inert(notice.about(story))
         lines.append(f"{number}. {inert(story.headline)}" + (f' <font color="comment">{about}</font>' if about else ""))
     if notice.link is not None:
-        lines.append(f"[{notice.words.link}]({quote(notice.link, safe='/%:?=&#+,;@~$!*')})")
+        lines.append(link(notice.words.link, notice.link))
     lines.append(f'<font color="comment">{notice.words.incident} {inert(notice.incident_id)}</font>')
     return "\n".join(lines)

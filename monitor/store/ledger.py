@@ -17,7 +17,6 @@ from sqlalchemy.sql.functions import count
 from sqlalchemy.sql.functions import sum as sum_of
 
 from monitor.errors import Fenced
-from monitor.history import HOUR_MS
 from monitor.sources.protocol import Interruption
 from monitor.store.engine import database_ms, reading, writing
 from monitor.store.lease import Lease
@@ -36,7 +35,7 @@ from monitor.store.schema import (
     tally,
 )
 from monitor.stories import Placed, Placement, Standing, Story
-from monitor.types import Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, StoryView, Turn
+from monitor.types import HOUR_MS, Bucket, Count, Partition, Rejected, Scored, Series, SeriesKind, StoryView, Turn
 from monitor.watermark import Progress, Quiet
 
 _KEYS_A_QUERY: Final = 500  # SQLite's oldest limit on parameters is 999
@@ -224,16 +223,12 @@ class Ledger:
             .where(story.c.first_received_ms >= since_ms)
             .order_by(story.c.first_received_ms)
         )
-        with reading(self._engine) as connection:
-            for row in connection.execution_options(yield_per=10_000).execute(statement):
-                yield row.story_id, row.first_received_ms, row.band_keys
+        for row in self._stream(statement):
+            yield row.story_id, row.first_received_ms, row.band_keys
 
     def buckets(self, since_ms: int) -> Iterator[Bucket]:
         """Every bucket whose minute begins at or after `since_ms`, oldest first."""
-        statement = select(bucket).where(bucket.c.minute_ms >= since_ms).order_by(bucket.c.minute_ms)
-        with reading(self._engine) as connection:
-            for row in connection.execution_options(yield_per=10_000).execute(statement):
-                yield _bucket(row)
+        return map(_bucket, self._stream(select(bucket).where(bucket.c.minute_ms >= since_ms).order_by(bucket.c.minute_ms)))
 
     def hours(self, since_ms: int) -> Iterator[Bucket]:
         """The buckets from `since_ms` on, added up: one for each hour and series, of no partition."""
@@ -244,9 +239,7 @@ class Ledger:
             .where(bucket.c.minute_ms >= since_ms)
             .group_by(hour_ms, bucket.c.kind, bucket.c.name)
         )
-        with reading(self._engine) as connection:
-            for row in connection.execution_options(yield_per=10_000).execute(statement):
-                yield _bucket(row)
+        return map(_bucket, self._stream(statement))
 
     def sources(self, series: Series, window_ms: int, until_ms: int) -> int:
         """Distinct sources of the documents that count in [until_ms - window_ms, until_ms) of a series."""
@@ -276,6 +269,11 @@ class Ledger:
         with reading(self._engine) as connection:
             times = [time_ms for time_ms in connection.scalars(select(log_partition.c.time_ms)) if time_ms is not None]
         return max(times, default=None)
+
+    def _stream(self, statement: Select[Any]) -> Iterator[Row[Any]]:
+        """The rows of what may be too much to hold at once."""
+        with reading(self._engine) as connection:
+            yield from connection.execution_options(yield_per=10_000).execute(statement)
 
 
 def placed_so_far(connection: Connection) -> int:

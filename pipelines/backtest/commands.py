@@ -202,7 +202,7 @@ def _judge(past: Past, classifier: RememberingClassifier, settings: Settings, wh
         done = run(setup, ARCHIVE, past.records, lambda read: told(read, classifier.asked))
     findings = find(done, rules, variants, events, watchlist)
     if wanted.incidents is not None:
-        wanted.incidents.write_bytes(b"".join(line(incident, findings.kinds) for incident in findings.incidents))
+        wanted.incidents.write_bytes(b"".join(map(line, findings.incidents)))
     if wanted.report is not None:
         wanted.report.write_text(render(findings), encoding="utf-8")
     for table in tables(findings):

@@ -12,11 +12,9 @@ from typing import Final
 from alerts.types import Incident
 from monitor.decode import parse_time_ms
 from monitor.errors import PipelineError
-from monitor.types import SeriesKind
+from monitor.types import DAY_MS, SeriesKind
 from monitor.watchlist import WatchList
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
 FOUND_WITHIN_MS: Final = DAY_MS
 BEFORE_MS: Final = DAY_MS
 AROUND_MS: Final = 7 * DAY_MS

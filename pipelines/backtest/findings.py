@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from alerts.types import Incident, Rule
+from monitor.types import DAY_MS, HOUR_MS
 from monitor.watchlist import WatchList
-from pipelines.backtest.events import DAY_MS, HOUR_MS, Judgement, KnownEvent, judge
-from pipelines.backtest.incidents import kinds
+from pipelines.backtest.events import Judgement, KnownEvent, judge
 from pipelines.backtest.run import Run
 from pipelines.backtest.what_if import Variant
 
@@ -50,7 +50,6 @@ class Findings:
     """Everything that a run showed. `incidents` are those of the rules themselves, without those of their variants."""
 
     rules: tuple[str, ...]
-    kinds: dict[str, str]
     incidents: tuple[Incident, ...]
     from_ms: int
     until_ms: int
@@ -106,7 +105,6 @@ def find(
         alternatives += [alternative(one.name, one.rule, one.field, one.value) for one in variants if one.rule == name]
     return Findings(
         rules=names,
-        kinds=kinds(rules),
         incidents=own,
         from_ms=from_ms,
         until_ms=until_ms,

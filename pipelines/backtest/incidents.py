@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from alerts.types import Incident, Rule
+from alerts.types import Incident
 from monitor.types import SeriesKind
 
 
-def kinds(rules: Iterable[Rule]) -> dict[str, str]:
-    """The kind of each rule by its name."""
-    return {rule.name: str(rule.kind) for rule in rules}
-
-
-def line(incident: Incident, kinds: Mapping[str, str]) -> bytes:
+def line(incident: Incident) -> bytes:
     """One JSON object, ending in a line feed.
 
     `topic` is the label, `entity` the name of the watched entity and `entity_id` its id in the watch list, each null where the
@@ -27,7 +21,7 @@ def line(incident: Incident, kinds: Mapping[str, str]) -> bytes:
     told: dict[str, Any] = {
         "incident_id": incident.incident_id,
         "rule": incident.rule,
-        "kind": kinds[incident.rule],
+        "kind": incident.kind,
         "severity": incident.severity,
         "topic": series.name if series.kind is SeriesKind.TOPIC else None,
         "entity": (incident.display or series.name) if series.kind is SeriesKind.ENTITY else None,

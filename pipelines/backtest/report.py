@@ -12,6 +12,7 @@ from rich.table import Table
 from pipelines.backtest.events import Verdict
 from pipelines.backtest.findings import Alternative, Findings
 from pipelines.backtest.incidents import utc
+from pipelines.page import page
 
 TEMPLATE: Final = "report.html.jinja"
 MOST_LISTED: Final = 2_000
@@ -20,18 +21,10 @@ MOST_LISTED: Final = 2_000
 
 def render(findings: Findings) -> str:
     """The page as HTML. Whatever a headline or a rule says is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     false_alarms = set() if findings.judgement is None else {one.incident_id for one in findings.judgement.false_alarms}
-    return environment.get_template(TEMPLATE).render(
-        findings=findings, judgement=findings.judgement, false_alarms=false_alarms, utc=utc, most_listed=MOST_LISTED
+    template = Path(__file__).with_name(TEMPLATE)
+    return page(
+        template, findings=findings, judgement=findings.judgement, false_alarms=false_alarms, utc=utc, most_listed=MOST_LISTED
     )
 
 

@@ -17,24 +17,18 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, event
 
 from alerts.types import Incident, Rule, severities
-from monitor.assembly import build_leading
-from monitor.batches import Batcher
+from monitor.assembly import build_loop
 from monitor.classifier.protocol import Classifier
 from monitor.config import Settings
-from monitor.decode import Decoder
-from monitor.intake import Intake
 from monitor.loop import Loop
 from monitor.metrics import Balance, Metrics
 from monitor.sources.times import wall_clock_ms
-from monitor.starvation import Starvation
 from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
 from monitor.store.ledger import Ledger
 from monitor.store.retention import prune
 from monitor.types import Partition, Record
-from monitor.view import Viewer
 from monitor.watchlist import WatchList
-from monitor.watermark import Silence
 from pipelines.backtest.source import PastSource
 
 _OWNER: Final = "backtest"
@@ -73,7 +67,7 @@ def run(setup: Setup, partition: Partition, records: Iterator[Record], progress:
     clock = _Beginning(records)
     source = PastSource(partition, iter(clock))
     with _store() as engine:
-        loop, incidents = _loop(setup, engine, source)
+        loop = _loop(setup, engine, source)
         pruned = 0
         with loop.opened():
             while not source.exhausted:
@@ -84,7 +78,7 @@ def run(setup: Setup, partition: Partition, records: Iterator[Record], progress:
                     _prune(engine, setup.settings, loop.ledger)
             loop.drain()
         progress(source.read)
-        found = sorted(incidents.incidents(), key=lambda incident: (incident.opened_at_ms, incident.rule, incident.series))
+        found = sorted(Incidents(engine).incidents(), key=lambda incident: (incident.opened_at_ms, incident.rule, incident.series))
         return Run(tuple(found), clock.first_ms, loop.ledger.newest_ms(), loop.metrics.balance)
 
 
@@ -119,42 +113,23 @@ def _store() -> Iterator[Engine]:
             engine.dispose()
 
 
-def _loop(setup: Setup, engine: Engine, source: PastSource) -> tuple[Loop, Incidents]:
-    """The loop as the daemon builds it, without receivers; and where it writes its incidents."""
+def _loop(setup: Setup, engine: Engine, source: PastSource) -> Loop:
+    """The loop as the daemon builds it, without receivers."""
     settings, rules = setup.settings, setup.rules
     metrics = Metrics(CollectorRegistry(), [(rule.name, loud) for rule in rules for loud in severities(rule)], [])
-    leading = build_leading(
+    return build_loop(
         settings=settings,
         engine=engine,
         owner=_OWNER,
+        classifier=setup.classifier,
         rules=rules,
         watchlist=setup.watchlist,
-        topics=setup.classifier.topics,
         receivers=(),
         metrics=metrics,
+        open_source=lambda: source,
         announce=lambda: None,
-    )
-    loop = Loop(
-        open_intake=lambda: Intake(
-            source=source,
-            ledger=leading.ledger,
-            decoder=Decoder(settings.documents),
-            watchlist=setup.watchlist,
-            owner=_OWNER,
-            wall_ms=wall_clock_ms,
-            max_ahead_ms=round(settings.documents.max_ahead.total_seconds() * 1000),
-        ),
-        batcher=Batcher(settings.batch.max_tokens, settings.batch.max_documents, settings.batch.max_wait.total_seconds()),
-        classifier=setup.classifier,
-        silence=Silence(settings.time.idle_after.total_seconds()),
-        starvation=Starvation(),
-        ledger=leading.ledger,
-        leading=leading,
-        viewer=Viewer(leading.windows, leading.judging, (), ()),
-        metrics=metrics,
         stop=threading.Event(),
     )
-    return loop, leading.judging.incidents
 
 
 def _prune(engine: Engine, settings: Settings, ledger: Ledger) -> None:

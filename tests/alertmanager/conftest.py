@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from tests.alertmanager.server import Alertmanager, AlertmanagerAbsent, start_local
 from tests.lending import Lender
+from tests.receiver import taking_posts
 
 LendAlertmanager = Callable[..., Alertmanager]
 
@@ -50,24 +50,13 @@ def recorder() -> Iterator[Recorder]:
     """A receiver of Alertmanager's own webhooks, on loopback."""
     found = Recorder()
 
-    class Post(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found.take(self.rfile.read(int(self.headers["content-length"])))
-            self.send_response(200)
-            self.end_headers()
+    def take(_: dict[str, str], body: bytes) -> int:
+        found.take(body)
+        return 200
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Post)
-    server.daemon_threads = True
-    found.url = f"http://127.0.0.1:{server.server_port}/"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with taking_posts(take) as url:
+        found.url = url
+        yield found
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alerts.baseline import HOUR_MS, KINDS, Roster, estimate, first_hour
+from alerts.baseline import KINDS, Roster, estimate, first_hour
 from alerts.season import WEEK_HOURS, profile
-from monitor.types import ALL_SERIES, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, Series, SeriesKind
 
 UNTIL_MS = 20_000 * 24 * HOUR_MS
 HOURS = UNTIL_MS // HOUR_MS - first_hour(UNTIL_MS)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, nbinom
 
-from alerts.baseline import HOUR_MS, WINDOWS_MS, Roster, estimate, first_hour
+from alerts.baseline import WINDOWS_MS, Roster, estimate, first_hour
 from alerts.budget import significances
 from alerts.slow_burn import decide_burn, first_burn_hour, slow_burns
 from alerts.surge import Counted, Gate, SurgeKind, SurgeSettings, SurgeTest, decide, feed_factors, recompute
-from monitor.types import ALL_SERIES, MINUTE_MS, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Series, SeriesKind
 
 UNTIL_MS = 20_000 * 24 * HOUR_MS
 AT_MS = UNTIL_MS + 30 * MINUTE_MS

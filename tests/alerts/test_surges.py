@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from alerts.baseline import HOUR_MS, Roster, estimate, first_hour
+from alerts.baseline import Roster, estimate, first_hour
 from alerts.evidence import odds, recompute_incident
 from alerts.judge import Judge
 from alerts.surge import SurgeKind, SurgeSettings
 from alerts.types import AlertState, ChangeKind, Phase, ResolveReason, RuleKind, SeriesSelector, Severity, SurgeRule
 from monitor.errors import EvidenceMissing
-from monitor.types import ALL_SERIES, MINUTE_MS, Series, SeriesKind, StoryView
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Series, SeriesKind, StoryView
 from tests.alerts.building import HALDEN, NAMES, NORDIA, FakeReadings, a_count, a_rule, minutes
 
 ROSTER = Roster([ALL_SERIES, HALDEN, NORDIA])

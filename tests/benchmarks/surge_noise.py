@@ -25,10 +25,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from alerts.baseline import HOUR_MS, WINDOWS_MS, Roster, estimate, first_hour
+from alerts.baseline import WINDOWS_MS, Roster, estimate, first_hour
 from alerts.surge import Counted, SurgeKind, SurgeSettings, SurgeTest, feed_factors
 from monitor.history import History
-from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
 
 WIRE = Partition("news", 0)
 HOUR, DAY = 60, 1_440

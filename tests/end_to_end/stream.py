@@ -8,6 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 BEGIN = datetime(2026, 3, 2, 6, 0, tzinfo=UTC)
 ENTITIES = [{"id": f"bank-{number}", "name": f"Bank{number} Holdings"} for number in range(6)]
+IN_THE_NEWS = {
+    "name": "in-the-news",
+    "metric": "stories",
+    "series": "entity",
+    "window": "15m",
+    "comparison": ">=",
+    "level": 12,
+    "clear_level": 4,
+}
+"""A rule that fires for a bank now and then."""
 POISON = (
     b"{",
     b'{"uri": 7, "headline": "x"}',

@@ -21,19 +21,13 @@ from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
 from pipelines.backtest.incidents import line
 from tests.end_to_end.processes import Bellwether
-from tests.end_to_end.stream import BEGIN, ENTITIES, stream
+from tests.end_to_end.stream import BEGIN, ENTITIES, IN_THE_NEWS, stream
 from tests.monitor.classifier.tiny import WORDS, write_base, write_tiny_checkpoint
 from tests.receiver import receiving
 
 RULES = [
     {
-        "name": "in-the-news",
-        "metric": "stories",
-        "series": "entity",
-        "window": "15m",
-        "comparison": ">=",
-        "level": 12,
-        "clear_level": 4,
+        **IN_THE_NEWS,
         "annotations": {"summary": "{{ entity.name }}: {{ negative }} of {{ stories }} stories negative"},
     },
     {
@@ -116,7 +110,7 @@ def lived(bellwether):
     engine = open_engine(bellwether.url)
     found = Incidents(engine).incidents()
     engine.dispose()
-    return sorted(line(incident, {rule["name"]: "threshold" for rule in RULES}) for incident in found)
+    return sorted(map(line, found))
 
 
 def test_a_backtest_opens_the_incidents_that_the_daemon_opened_the_second_time_without_the_model(installed, news, backtest):

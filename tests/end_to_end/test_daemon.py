@@ -10,18 +10,12 @@ from monitor.store.dead_letters import DeadLetters
 from monitor.store.engine import open_engine
 from monitor.store.incidents import Incidents
 from tests.end_to_end.processes import Bellwether, until
-from tests.end_to_end.stream import ENTITIES, stream
+from tests.end_to_end.stream import ENTITIES, IN_THE_NEWS, stream
 from tests.receiver import receiving
 
 RULES = [
     {
-        "name": "in-the-news",
-        "metric": "stories",
-        "series": "entity",
-        "window": "15m",
-        "comparison": ">=",
-        "level": 12,
-        "clear_level": 4,
+        **IN_THE_NEWS,
         "annotations": {"summary": "{{ entity.name }}: {{ stories }} stories"},
     }
 ]

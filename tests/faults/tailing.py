@@ -89,14 +89,16 @@ def running(
     time: TimeSettings | None = None,
     refresh: timedelta = timedelta(0),
     ends_with: int = 0,
+    source: SourceSettings | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon in a thread of this process that tails the file of `folder`; it ends with the block, and with that exit code.
+    """A daemon in a thread of this process that tails the file of `folder`, unless it has another source; it ends with the block,
+    and with that exit code.
 
     What it logs, at the lowest level, must be free of failures, unless it ends with one.
     """
     (folder / FILE).touch()
     settings = Settings(
-        source=SourceSettings(kind="file", file=FileSettings(path=str(folder / FILE), timestamps="document")),
+        source=source or SourceSettings(kind="file", file=FileSettings(path=str(folder / FILE), timestamps="document")),
         batch=BatchSettings(max_documents=64, max_wait=timedelta(milliseconds=50)),
         time=time or TimeSettings(idle_after=timedelta(milliseconds=300)),
         web=WebSettings(port=0, refresh=refresh),

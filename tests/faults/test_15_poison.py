@@ -1,49 +1,26 @@
 """Family 15: every kind of record that cannot be read, through a real Kafka. Each is one dead letter, and its neighbours count."""
 
-import threading
 from contextlib import contextmanager
-from datetime import timedelta
 
 import pytest
 from kafka import KafkaProducer
 from sqlalchemy import select
 
-from monitor.config import BatchSettings, KafkaSettings, Settings, SourceSettings, TimeSettings, WebSettings
-from monitor.daemon import Daemon, Parts, open_source
+from monitor.config import KafkaSettings, SourceSettings
 from monitor.store.engine import open_engine, reading
 from monitor.store.schema import dead_letter, document
-from monitor.watchlist import WatchList
 from tests.end_to_end.stream import BEGIN
-from tests.fakes import FakeClassifier
-from tests.faults.oracles import balance, clean_log
-from tests.faults.tailing import LOG, logging_to, news, until_placed
+from tests.faults.oracles import balance
+from tests.faults.tailing import news, running, until_placed
 from tests.monitor.test_decode import UNDECODABLE
 
 MOST_BYTES = 300 * 2**20
 
 
-@contextmanager
 def reading_kafka(folder, engine, kafka, topic):
     """A daemon that reads a topic, until the end of the block."""
     source = KafkaSettings(bootstrap_servers=(kafka.bootstrap,), topics=(topic,), group_id=f"group-{topic}")
-    settings = Settings(
-        source=SourceSettings(kind="kafka", kafka=source),
-        batch=BatchSettings(max_documents=64, max_wait=timedelta(milliseconds=50)),
-        time=TimeSettings(idle_after=timedelta(milliseconds=300)),
-        web=WebSettings(port=0),
-    )
-    daemon = Daemon(Parts(settings, engine, FakeClassifier(), WatchList(), (), (), lambda: open_source(settings)))
-    codes = []
-    thread = threading.Thread(target=lambda: codes.append(daemon.run()), daemon=True)
-    with logging_to(folder / LOG):
-        thread.start()
-        try:
-            yield daemon
-        finally:
-            daemon.stop()
-            thread.join(60)
-    assert codes == [0]
-    assert clean_log((folder / LOG).read_text(encoding="utf-8")) == []
+    return running(folder, engine, source=SourceSettings(kind="kafka", kafka=source))
 
 
 @contextmanager

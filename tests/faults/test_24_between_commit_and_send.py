@@ -8,22 +8,14 @@ from monitor.store.engine import open_engine
 from monitor.store.outbox import SqlOutbox
 from tests.alerts.server import Server, answer, hang
 from tests.end_to_end.processes import until
-from tests.end_to_end.stream import stream
+from tests.end_to_end.stream import IN_THE_NEWS, stream
 from tests.faults.oracles import delivery_truth, told
 from tests.faults.tailing import append, conservation, installation, until_placed
 from tests.receiver import SECRET, Receiver
 
 RECORDS = 1_500
 RULES = [
-    {
-        "name": "in-the-news",
-        "metric": "stories",
-        "series": "entity",
-        "window": "15m",
-        "comparison": ">=",
-        "level": 12,
-        "clear_level": 4,
-    }
+    IN_THE_NEWS,
 ]
 
 

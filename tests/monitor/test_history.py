@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.history import HOUR_MS, History
-from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
+from monitor.history import History
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
 
 LEFT, RIGHT = Partition("news", 0), Partition("news", 1)
 HALDEN = Series(SeriesKind.ENTITY, "halden")

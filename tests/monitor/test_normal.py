@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 
-from alerts.baseline import HOUR_MS
 from monitor.normal import Normal, watched
 from monitor.store.engine import open_engine, writing
 from monitor.store.ledger import Ledger
 from monitor.store.rows import insert_rows
 from monitor.store.schema import bucket, document, mention
-from monitor.types import ALL_SERIES, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, MINUTE_MS, Bucket, Count, Partition, Series, SeriesKind
 
 BANK = Series(SeriesKind.ENTITY, "bank")
 ROSTER = watched(["bank", "other"], ["Markets"])
@@ -52,7 +51,8 @@ def test_the_baseline_is_made_once_an_hour_and_does_not_look_into_its_own_hour()
 def test_what_happens_to_a_surge_in_the_hour_itself_changes_nothing_after_a_restart():
     at_ms = BEGIN_MS + 20 * 24 * HOUR_MS
     rates = set()
-    for surges in ({}, {BANK: [(at_ms + MINUTE_MS, None)]}, {BANK: [(at_ms + MINUTE_MS, at_ms + 9 * MINUTE_MS)]}):
+    for span in (None, (at_ms + MINUTE_MS, None), (at_ms + MINUTE_MS, at_ms + 9 * MINUTE_MS)):
+        surges = {} if span is None else {BANK: {"surge": span}}
         normal = Normal(ROSTER)
         normal.add(buckets(20))
         rates.add(rate(normal, at_ms + 30 * MINUTE_MS, surges))
@@ -63,7 +63,7 @@ def test_a_past_surge_is_left_out_of_its_own_baseline():
     at_ms, day_ms = BEGIN_MS + 20 * 24 * HOUR_MS, 24 * HOUR_MS
     burst = [Bucket(Partition("news", 0), at_ms - 5 * day_ms, BANK, Count((90, 0, 0, 0), (0, 0, 0, 0), -900))]
     rates = []
-    for surges in ({}, {BANK: [(at_ms - 5 * day_ms, at_ms - 5 * day_ms + HOUR_MS)]}):
+    for surges in ({}, {BANK: {"surge": (at_ms - 5 * day_ms, at_ms - 5 * day_ms + HOUR_MS)}}):
         normal = Normal(ROSTER)
         normal.add([*buckets(20), *burst])
         rates.append(rate(normal, at_ms, surges))

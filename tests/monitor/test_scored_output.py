@@ -29,7 +29,8 @@ from monitor.store.ledger import Ledger
 from monitor.store.publications import PUBLISHER, PlacedDocument, Publications
 from monitor.store.schema import document
 from monitor.stories import Placed, Placement, Standing
-from monitor.types import TONES, Partition, PublicationStatus, Scored, SevereEvent, Stance
+from monitor.types import TONES, Partition, PublicationStatus, SevereEvent, Stance
+from tests.fakes import a_scored
 from tests.readme import README
 
 SCHEMA = json.loads((README.parent / "monitor" / "schemas" / "news.scored.v1.json").read_text(encoding="utf-8"))
@@ -72,27 +73,7 @@ def file_engine(tmp_path):
 
 
 def scored(key, received_ms=BEGIN_MS, **changes):
-    fields = {
-        "partition": Partition("news.raw", 0),
-        "offset": key,
-        "received_ms": received_ms,
-        "document_key": key,
-        "uri": f"urn:{key}",
-        "version": "1",
-        "source": "wire",
-        "language": "en",
-        "status": PublicationStatus.USABLE,
-        "published_ms": None,
-        "stale": False,
-        "headline": "Halden falls",
-        "topic": "fraud",
-        "stance": Stance("negative", -9_000),
-        "toward": (),
-        "shingles": b"12345678",
-        "keys": b"87654321",
-        "model": "model",
-    }
-    return Scored(**(fields | changes))
+    return a_scored(key, Partition("news.raw", 0), received_ms, **changes)
 
 
 def settle(engine, *items, standing=Standing.STORY):

@@ -14,7 +14,7 @@ from monitor.types import Metric, Series, SeriesKind
 from monitor.watchlist import Alias, Entity, WatchList
 from pipelines.backtest.events import judge, read_events
 from pipelines.backtest.findings import find
-from pipelines.backtest.incidents import kinds, line
+from pipelines.backtest.incidents import line
 from pipelines.backtest.report import render, tables
 from pipelines.backtest.run import Run
 from pipelines.backtest.what_if import load_variants
@@ -169,7 +169,7 @@ def test_variants_are_compared_and_never_counted_as_incidents(events, rules_file
 
 def test_a_line_says_what_other_programs_need():
     one = incident(HOUR_MS, until_ms=2 * HOUR_MS, summary="Halden Bank: 3 of 4")
-    assert json.loads(line(one, kinds([rule("burst")]))) == {
+    assert json.loads(line(one)) == {
         "incident_id": "burst-halden-3600000",
         "rule": "burst",
         "kind": "threshold",

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom, nbinom
 
-from alerts.baseline import HOUR_MS, WINDOWS_MS, Baseline, Roster, estimate, first_hour
+from alerts.baseline import WINDOWS_MS, Baseline, Roster, estimate, first_hour
 from alerts.surge import Counted, SurgeKind, SurgeSettings, SurgeTest, decide, recompute
 from alerts.tails import at_least, at_most, negative_binomial, share_at_least
 from monitor.history import History
-from monitor.types import ALL_SERIES, Bucket, Count, Partition, Series, SeriesKind
+from monitor.types import ALL_SERIES, HOUR_MS, Bucket, Count, Partition, Series, SeriesKind
 
 UNTIL_MS = 20_000 * 24 * HOUR_MS
 FIRST, LAST = first_hour(UNTIL_MS), UNTIL_MS // HOUR_MS

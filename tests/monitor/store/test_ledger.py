@@ -21,7 +21,6 @@ from monitor.types import (
     Bucket,
     Count,
     Partition,
-    PublicationStatus,
     Rejected,
     RejectReason,
     Scored,
@@ -31,6 +30,7 @@ from monitor.types import (
     Stance,
 )
 from monitor.watermark import Quiet
+from tests.fakes import a_scored
 
 PARTITION = Partition("news.raw", 3)
 AFTER_ALL = (2**60, "", 0, 0)
@@ -67,27 +67,7 @@ def saving(claim: Claim, next_offset: int) -> Saving:
 
 
 def waiting(offset, partition=PARTITION, *, received_ms=60_000, **changes) -> Scored:
-    fields = {
-        "partition": partition,
-        "offset": offset,
-        "received_ms": received_ms,
-        "document_key": 1_000 * partition.number + offset,
-        "uri": f"urn:{offset}",
-        "version": "1",
-        "source": "wire",
-        "language": "en",
-        "status": PublicationStatus.USABLE,
-        "published_ms": None,
-        "stale": False,
-        "headline": "Halden falls",
-        "topic": "fraud",
-        "stance": Stance("negative", -9_000),
-        "toward": (),
-        "shingles": b"12345678",
-        "keys": b"87654321",
-        "model": "model",
-    }
-    return Scored(**(fields | changes))
+    return a_scored(offset, partition, received_ms, **({"document_key": 1_000 * partition.number + offset} | changes))
 
 
 @dataclass
